@@ -1,0 +1,188 @@
+"""`robustgen attack`: how easily is a model fooled?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robustgen_cli import options as o
+from robustgen_cli import output
+from robustgen_cli.loading import load_named
+
+
+def register(app: typer.Typer) -> None:
+    app.command("attack")(attack)
+
+
+def attack(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ATTACK",
+            help="One of 'robustgen list attacks'.",
+            autocompletion=o.complete_attack,
+            show_default=False,
+        ),
+    ],
+    model: o.Model,
+    data: o.Data,
+    eps: o.Eps,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Directory for results, per-sample arrays and adversarial inputs.", show_default=False
+        ),
+    ] = None,
+    norm: o.Norm = "linf",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Gradient steps, for attacks that take several.")
+    ] = None,
+    step_size: Annotated[
+        float | None, typer.Option("--step-size", parser=o.number, metavar="NUMBER", help="In input units.")
+    ] = None,
+    restarts: Annotated[
+        int | None,
+        typer.Option("--restarts", min=1, help="Tries from other random starts, for inputs that still hold."),
+    ] = None,
+    random_start: Annotated[
+        bool | None,
+        typer.Option("--random-start/--no-random-start", help="Begin at a random legal point.", show_default=False),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option("--loss", help="What is maximised: cross-entropy, margin or dlr.")
+    ] = "cross-entropy",
+    targeted: Annotated[
+        str | None,
+        typer.Option(
+            "--targeted",
+            metavar="TARGET",
+            help="Aim at a class: a number, next (label + 1), or least-likely.",
+            show_default=False,
+        ),
+    ] = None,
+    param: o.Params = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            help="Which inputs: test, train, calibration, all; auto = test, or all if the model cannot have been "
+            "trained on them.",
+        ),
+    ] = "auto",
+    limit: o.Limit = None,
+    weights: o.Weights = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    trust: o.Trust = False,
+    size: o.Size = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    batch_size: o.BatchSize = 256,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    force: o.Force = False,
+) -> None:
+    """Attack a model on data: robust accuracy with its interval, success rate, norms, passes, time, per-sample results.
+
+    A killed run with --out goes on where it stopped when the same command is given again.
+
+    Example: robustgen attack pgd --model victim/ --data fashion-mnist --eps 8/255 --norm linf --out run/
+    """
+    from robustgen import runtime
+    from robustgen.artifacts import RESULTS, check_free, staged, to_json
+    from robustgen.attacks.build import make
+    from robustgen.evaluation import robustness
+    from robustgen.evaluation.select import data_for
+    from robustgen.objectives import LOSSES, Misclassify
+    from robustgen.registry import resolve
+    from robustgen.report.examples import save_examples
+    from robustgen.threat import ThreatModel
+
+    if out is not None:
+        check_free(out, force)
+    where = runtime.device(device)
+    given: dict[str, Any] = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
+    settings = {key: value for key, value in given.items() if value is not None} | output.parameters(param)
+    objective = Misclassify(resolve(LOSSES, loss, "loss"), targeted is not None)
+    target = None if targeted is None else robustness.choose_target(targeted)
+    # the name, eps and options are checked before anything is loaded
+    make(name, ThreatModel(norm, eps), settings)  # type: ignore[arg-type]  # checked by ThreatModel itself
+    loaded = load_named(model, weights, mean, std, trust)
+    source, part = data_for(data, loaded, split, size=size)
+    threat = ThreatModel(norm, eps, source.spec.low, source.spec.high)  # type: ignore[arg-type]
+    chosen = make(name, threat, {**settings, "objective": objective, "seed": seed, "batch_size": batch_size})
+    total = len(source.rows(part)[:limit])
+
+    def run(directory: Any) -> robustness.Robustness:
+        with output.counting(f"{name} {norm} eps={eps:g}", total, quiet) as progress:
+            return robustness.evaluate_attack(
+                name,
+                chosen,
+                loaded.network,
+                source,
+                split=part,
+                limit=limit,
+                target=target,
+                device=where,
+                directory=directory,
+                progress=progress,
+            )
+
+    if out is None:
+        found = run(None)
+        summary = found.summary | {"model": loaded.origin, "model_sha256": loaded.sha256}
+    else:
+        key = robustness.fingerprint(
+            command="attack",
+            name=name,
+            attack=robustness.configuration(chosen),
+            model=loaded.sha256,
+            data=source.spec.sha256,
+            split=part,
+            limit=limit,
+            targeted=targeted,
+            device=str(where),
+        )
+        with staged(out, force, key) as directory:
+            found = run(directory)
+            summary = found.summary | {"model": loaded.origin, "model_sha256": loaded.sha256}
+            save_examples(directory, source)
+            robustness.write_samples(directory, found)
+            (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+    output.warn_skipped(source.skipped, quiet)
+    output.warn(summary["warnings"], quiet and not json)
+    if json:
+        output.emit(summary)
+        return
+    output.table(
+        f"{name} on {loaded.origin}: {norm}, eps {eps:g}, {summary['n']} inputs of {source.spec.name}",
+        ("", "value", "95 % interval"),
+        _rows(found, summary),
+    )
+    if out is not None:
+        output.facts([("results", str(out))])
+
+
+def _rows(found: Any, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    def share(label: str, estimate: Any) -> tuple[str, str, str]:
+        return (
+            (label, "-", "-")
+            if estimate is None
+            else (label, f"{estimate.value:.2%}", f"{estimate.low:.2%} to {estimate.high:.2%}")
+        )
+
+    norms = [
+        (f"median {norm} of successes", f"{size['median']:.4g}", f"largest {size['max']:.4g}")
+        for norm, size in summary["norms"].items()
+        if size
+    ]
+    return [
+        share("clean accuracy", found.clean_accuracy),
+        share("robust accuracy", found.robust_accuracy),
+        share("attack success rate", found.success_rate),
+        *norms,
+        ("forward / backward passes", f"{summary['forward_passes']} / {summary['backward_passes']}", ""),
+        ("seconds", f"{summary['seconds']:.1f}", ""),
+    ]

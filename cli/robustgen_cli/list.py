@@ -1,0 +1,61 @@
+"""`robustgen list`: what there is, by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from robustgen.attacks import ATTACKS
+from robustgen.data import DATA
+from robustgen.detectors import DETECTORS
+from robustgen.errors import UsageError
+from robustgen.models import ARCHITECTURES
+from robustgen.registry import Entry, suggestion
+from robustgen_cli import options as o
+from robustgen_cli import output
+
+TABLES = {
+    "attacks": ATTACKS,
+    "detectors": DETECTORS,
+    "data": DATA,
+    "models": {
+        **ARCHITECTURES,
+        "torchvision:NAME": Entry("", "any classification network of torchvision, by its name there"),
+    },
+}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("list")(list_names)
+
+
+def _complete(incomplete: str) -> list[str]:
+    return [name for name in TABLES if name.startswith(incomplete)]
+
+
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="[attacks|detectors|data|models]", autocompletion=_complete, show_default=False),
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """List attacks, detectors, data sets and model architectures, with a line on each."""
+    if kind is not None and kind not in TABLES:
+        raise UsageError(suggestion(kind, TABLES, "list"))
+    chosen = {name: TABLES[name] for name in TABLES if kind in (None, name)}
+    if json:
+        import json as encoder
+        import sys
+
+        plain = {
+            name: [{"name": key, "help": entry.help} for key, entry in entries.items()]
+            for name, entries in chosen.items()
+        }
+        sys.stdout.write(encoder.dumps(plain, indent=2) + "\n")
+        return
+    for name, entries in chosen.items():
+        width = max(len(key) for key in entries)
+        output.heading(name)
+        output.facts([(f"  {key:<{width}}", entry.help) for key, entry in entries.items()])

@@ -1,0 +1,137 @@
+"""Options that several commands share, each defined once. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustgen.attacks import ATTACKS
+from robustgen.data import DATA
+from robustgen.detectors import DETECTORS
+from robustgen.models import ARCHITECTURES
+
+
+def number(text: str | float) -> float:
+    """A number or a fraction: 0.03, 8/255. Typer passes defaults through here too, which are numbers already."""
+    try:
+        value = float(Fraction(text)) if isinstance(text, str) and "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{text!r} is not a number: write it like 0.03 or 8/255")
+    return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas: 0.5 or 0.485,0.456,0.406."""
+    return tuple(number(part) for part in text.split(","))
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Height and width: 32 or 48x64."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not an image size: write it like 32 or 48x64 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def complete_attack(incomplete: str) -> list[str]:
+    return [name for name in ATTACKS if name.startswith(incomplete)]
+
+
+def complete_detector(incomplete: str) -> list[str]:
+    return [name for name in DETECTORS if name.startswith(incomplete)]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    return [name for name in DATA if name.startswith(incomplete)]
+
+
+def complete_arch(incomplete: str) -> list[str]:
+    return [name for name in ARCHITECTURES if name.startswith(incomplete)]
+
+
+def complete_device(incomplete: str) -> list[str]:
+    return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
+
+
+def complete_norm(incomplete: str) -> list[str]:
+    return [name for name in ("linf", "l2", "l1") if name.startswith(incomplete)]
+
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="A data name (robustgen list data), an image folder, .npz, .npy, .csv or .parquet.",
+        autocompletion=complete_data,
+        show_default=False,
+    ),
+]
+Size = Annotated[
+    tuple[int, int] | None,
+    typer.Option("--size", parser=image_size, metavar="HxW", help="Resize an image folder to this size."),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="An artifact made by train, torchvision:NAME, module:function, path.py:function, or with --trust a "
+        ".pt2 or TorchScript file.",
+        show_default=False,
+    ),
+]
+OptionalModel = Annotated[
+    str | None, typer.Option("--model", help="A classifier, in one of the forms that attack takes.", show_default=False)
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", help="State dict for a model in code: .safetensors, or a torch file holding tensors only."
+    ),
+]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="A[,B,C]", help="The model expects inputs normalised by this mean ...")
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="A[,B,C]", help="... and this standard deviation; eps stays in input units."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Load a .pt2 or TorchScript file: such a file is a program and can do all that you can do."
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("--out", help="Directory for the result; appears only when complete.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result at --out.")]
+Eps = Annotated[
+    float,
+    typer.Option(
+        "--eps",
+        parser=number,
+        metavar="NUMBER",
+        help="Largest change allowed, in input units: 0.03 or 8/255.",
+        show_default=False,
+    ),
+]
+Norm = Annotated[
+    str, typer.Option("--norm", help="How the change is measured: linf, l2 or l1.", autocompletion=complete_norm)
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", autocompletion=complete_device)]
+Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Inputs on the device at a time; results do not depend on it.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N inputs only.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no notes.")]
+Params = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any further option of it; may be repeated.")
+]

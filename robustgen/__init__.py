@@ -1,0 +1,72 @@
+"""robustgen: how easily a model is fooled, and whether fooled and foreign inputs can be told from normal ones.
+
+Public names are loaded when first used: `import robustgen` itself loads neither torch nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustgen.artifacts import read_artifact, staged
+    from robustgen.attacks.base import Attack, AttackResult
+    from robustgen.attacks.fgsm import FGSM
+    from robustgen.attacks.pgd import PGD
+    from robustgen.calibration import Threshold, calibrate, p_values
+    from robustgen.data.load import load as load_data
+    from robustgen.data.source import Batch, DataSpec, Source
+    from robustgen.detectors.autoencoder import AutoencoderDetector
+    from robustgen.detectors.base import Detector
+    from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.detectors.k_means import KMeansDetector
+    from robustgen.detectors.pca import PCADetector
+    from robustgen.errors import RobustgenError
+    from robustgen.evaluation.robustness import evaluate_attack
+    from robustgen.metrics import auroc, proportion, rate_above, tpr_at_fpr
+    from robustgen.models.load import load_model
+    from robustgen.models.normalise import Normalised
+    from robustgen.objectives import Misclassify
+    from robustgen.threat import ThreatModel
+    from robustgen.training.classifier import train as train_classifier
+    from robustgen.training.descent import Recipe
+
+_HOME = {
+    "attacks.base": ("Attack", "AttackResult"),
+    "attacks.fgsm": ("FGSM",),
+    "attacks.pgd": ("PGD",),
+    "artifacts": ("read_artifact", "staged"),
+    "calibration": ("Threshold", "calibrate", "p_values"),
+    "data.load": ("load_data",),
+    "data.source": ("Batch", "DataSpec", "Source"),
+    "detectors.autoencoder": ("AutoencoderDetector",),
+    "detectors.base": ("Detector",),
+    "detectors.calibrated": ("CalibratedDetector",),
+    "detectors.k_means": ("KMeansDetector",),
+    "detectors.pca": ("PCADetector",),
+    "errors": ("RobustgenError",),
+    "evaluation.robustness": ("evaluate_attack",),
+    "metrics": ("auroc", "proportion", "rate_above", "tpr_at_fpr"),
+    "models.load": ("load_model",),
+    "models.normalise": ("Normalised",),
+    "objectives": ("Misclassify",),
+    "threat": ("ThreatModel",),
+    "training.classifier": ("train_classifier",),
+    "training.descent": ("Recipe",),
+}
+_ALIASES = {"load_data": "load", "train_classifier": "train"}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'robustgen' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"robustgen.{_MODULE[name]}"), _ALIASES.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

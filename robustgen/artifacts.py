@@ -1,0 +1,272 @@
+"""Trained things and results on disk: JSON and safetensors, hashed, whole or not there at all. Reading never executes
+code.
+
+An artifact is a directory with `manifest.json` (kind, configuration, the SHA-256 of every other file and of itself) and
+`tensors.safetensors`. It is written beside its final place and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustgen.errors import ArtifactError, OutputError, UsageError
+
+FORMAT = 1
+MANIFEST, TENSORS, RESULTS = "manifest.json", "tensors.safetensors", "results.json"
+_FINGERPRINT, _OWNER = ".fingerprint", ".owner"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was read: its kind ("classifier", "detector"), its configuration, its tensors on the CPU, and its hash."""
+
+    path: Path
+    kind: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """One hash over the names and values of a state dict, whatever its device."""
+    whole = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous()
+        whole.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        whole.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+    return whole.hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON with sorted keys; NaN and infinities, which JSON does not have, become null."""
+
+    def clean(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {str(key): clean(inner) for key, inner in item.items()}
+        if isinstance(item, list | tuple):
+            return [clean(inner) for inner in item]
+        if isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
+            return None
+        return item
+
+    return json.dumps(clean(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], force: bool = False) -> None:
+    """Let `write` make a file beside `path`, then move it there. Raises `UsageError` if `path` exists and `force` is
+    not set.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already: choose another name, or overwrite it with --force")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}: free some space or choose another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the file on the disk before it gets its final name: a crash in between must not leave an empty file
+    there.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def staged(out: Path, force: bool = False, fingerprint: str | None = None) -> Iterator[Path]:
+    """A directory to fill, which becomes `out` when the block ends well.
+
+    `fingerprint`: of the whole configuration; if the block fails or is killed, what it wrote stays and the next run
+    with the same fingerprint finds it there and can go on. Without one, nothing stays. An existing `out` is replaced
+    only with
+    `force`, and only if it is empty or robustgen wrote it. Raises `UsageError` if it may not be replaced or if another
+    run is writing it, `OutputError` if it cannot be written.
+    """
+    check_free(out, force)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        _claim(partial, fingerprint)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be created: {error.strerror or error}: choose another --out") from error
+    complete = False
+    try:
+        yield partial
+        for name in (_OWNER, _FINGERPRINT):
+            (partial / name).unlink(missing_ok=True)
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        _replace(partial, out)
+        complete = True
+    except OSError as error:
+        raise OutputError(
+            f"{out} could not be written: {error.strerror or error}: free some space or choose another --out"
+        ) from error
+    finally:
+        if complete or fingerprint is None:
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                (partial / _OWNER).unlink(missing_ok=True)
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Raise `UsageError` unless `out` can be written: before hours of work, not after."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"--out {out} is a file: name a directory")
+    if not any(out.iterdir()):
+        return
+    if not force:
+        raise UsageError(f"--out {out} exists already: choose another, or replace it with --force")
+    if not any((out / name).is_file() for name in (MANIFEST, RESULTS)):
+        raise UsageError(
+            f"--force replaces only what robustgen wrote, and {out} holds no {MANIFEST} or {RESULTS}: choose another "
+            "--out"
+        )
+
+
+def _claim(partial: Path, fingerprint: str | None) -> None:
+    owner = partial / _OWNER
+    if owner.is_file() and _alive(owner.read_text()):
+        raise UsageError(
+            f"another run (process {owner.read_text()}) is writing {partial.with_name(partial.name[1:-8])}: wait for it"
+        )
+    known = partial / _FINGERPRINT
+    if fingerprint is None or not known.is_file() or known.read_text() != fingerprint:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    owner.write_text(str(os.getpid()))
+    if fingerprint is not None:
+        known.write_text(fingerprint)
+
+
+def _alive(pid: str) -> bool:
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _replace(partial: Path, out: Path) -> None:
+    if not out.exists() or not any(out.iterdir()):
+        os.replace(partial, out)
+        return
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(out, old)
+    os.replace(partial, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_artifact(directory: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write the manifest and the tensors into `directory`, which is a staged one."""
+    from safetensors.torch import save
+
+    data = save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
+    (directory / TENSORS).write_bytes(data)
+    manifest = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": json.loads(to_json(dict(config))),
+        "files": {TENSORS: digest(data)},
+    }
+    manifest["sha256"] = digest(to_json(manifest).encode())
+    (directory / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether `path` looks like an artifact, without reading it."""
+    return (path / MANIFEST).is_file()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What `path` holds, as plain values: an artifact's configuration, after verifying its hashes, or a run's results.
+
+    Raises `ArtifactError` if it is neither, or damaged.
+    """
+    if is_artifact(path):
+        found = read_artifact(path)
+        return {
+            "kind": found.kind,
+            "config": found.config,
+            "values": sum(t.numel() for t in found.tensors.values()),
+            "sha256": found.sha256,
+        }
+    if not (path / RESULTS).is_file():
+        what = "there is nothing there" if not path.exists() else f"it holds neither {MANIFEST} nor {RESULTS}"
+        raise ArtifactError(
+            f"{path} is not something robustgen made: {what}; give a directory made by train, fit, attack or demo"
+        )
+    try:
+        values = json.loads((path / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path / RESULTS} cannot be read as JSON ({error}): run the command again") from error
+    return {"kind": "results", **values} if isinstance(values, dict) else {"kind": "results", "results": values}
+
+
+def read_artifact(path: Path, kind: str | None = None) -> Artifact:
+    """Read an artifact back, verifying every hash. Raises `ArtifactError` if it is missing, damaged, newer or of
+    another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not is_artifact(path):
+        what = "there is nothing there" if not path.exists() else f"it holds no {MANIFEST}"
+        raise ArtifactError(
+            f"{path} is not a robustgen artifact: {what}; give a directory made by 'robustgen train' or 'robustgen fit'"
+        )
+    damaged = "it is damaged or was changed after it was written; make it again or restore it from a copy"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        claimed = manifest.pop("sha256")
+        version, found, config, files = manifest["format"], manifest["kind"], manifest["config"], manifest["files"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{path}: the manifest cannot be read ({type(error).__name__}): {damaged}") from error
+    if isinstance(version, int) and version > FORMAT:
+        raise ArtifactError(
+            f"{path} has format {version}, and this robustgen reads formats up to {FORMAT}: upgrade robustgen"
+        )
+    if claimed != digest(to_json(manifest).encode()):
+        raise ArtifactError(f"{path}: the manifest does not match its own hash: {damaged}")
+    if kind is not None and found != kind:
+        raise ArtifactError(f"{path} is a {found}, but a {kind} is needed here")
+    try:
+        data = (path / TENSORS).read_bytes()
+        if digest(data) != files[TENSORS]:
+            raise ArtifactError(f"{path}: {TENSORS} does not match its hash: {damaged}")
+        return Artifact(path, found, config, load(data), claimed)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: {TENSORS} cannot be read ({error}): {damaged}") from error

@@ -1,0 +1,109 @@
+"""The contract of a detector: fit on normal inputs, score any; state in buffers and parameters; saved without
+pickles.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robustgen.data.rows import Rows, as_rows
+from robustgen.errors import ArtifactError, RobustgenError, UsageError
+from robustgen.training.descent import TrainingProgress
+
+
+class Detector(nn.Module, ABC):
+    """Scores how anomalous an input is. Subclasses write `_fit` and `_score`, and `_build` if they hold networks.
+
+    The constructor takes configuration only (numbers, strings) and stores each argument under its own name, so that a
+    saved detector can be made again: `config`, `shape` and the state dict are all of it.
+    """
+
+    shape: tuple[int, ...] | None = None
+    """The shape of one input, known once fitted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(
+            "_placed", torch.empty(0), persistent=False
+        )  # follows .to(device) before there is any state
+
+    @final
+    def fit(self, data: Any, *, progress: TrainingProgress | None = None) -> Self:
+        """Learn what normal inputs look like, and return self. A second fit forgets the first.
+
+        `data`: a tensor (n, *shape), a `Source` (its training split), a torch `Dataset`, or batches that can be gone
+        through twice. Work is done on the device the detector is on. Raises `DataError` for data that cannot be used.
+        """
+        rows = data if isinstance(data, Rows) else as_rows(data)
+        self.shape = tuple(rows.shape)
+        self._build(self.shape)
+        self._fit(rows, progress)
+        self.eval()
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        return self
+
+    @final
+    def score(self, x: Float[Tensor, "n *shape"], condition: Tensor | None = None) -> Float[Tensor, " n"]:
+        """Anomaly scores (n,), differentiable in `x`; a row's score does not depend on the rows beside it.
+
+        `condition` is what a conditional detector judges the input against (a predicted label, a paired image). Raises
+        `RobustgenError` before `fit`, `UsageError` for inputs of another shape or type.
+        """
+        if self.shape is None:
+            raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) before score(x)")
+        if tuple(x.shape[1:]) != self.shape or not x.is_floating_point():
+            raise UsageError(
+                f"this detector was fitted on floating-point inputs of shape {self.shape}, but {tuple(x.shape[1:])} "
+                f"{x.dtype} came"
+            )
+        return self._score(x, condition)
+
+    @property
+    @final
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, by name."""
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
+
+    @final
+    def restore(self, shape: tuple[int, ...], state: Mapping[str, Tensor]) -> Self:
+        """Take over the state of a fitted detector of the same configuration. Raises `ArtifactError` if it does not
+        fit.
+        """
+        self.shape = shape
+        self._build(shape)
+        try:
+            for name in state.keys() & self._buffers.keys():  # fitted arrays have the size that the fit gave them
+                setattr(self, name, state[name].to(self._device))
+            self.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"the stored state does not fit a {type(self).__name__} ({str(error).splitlines()[0]}): fit it again"
+            ) from error
+        self.eval()
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        return self
+
+    def _build(self, shape: tuple[int, ...]) -> None:
+        """Make the networks for inputs of `shape`, with fresh weights."""
+
+    @property
+    def _device(self) -> torch.device:
+        placed = self.get_buffer("_placed")
+        return placed.device
+
+    @abstractmethod
+    def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None: ...
+
+    @abstractmethod
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor: ...

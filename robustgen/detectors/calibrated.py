@@ -1,0 +1,247 @@
+"""A fitted detector with its threshold: what `robustgen fit` makes and `robustgen detect` uses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robustgen.artifacts import Artifact, read_artifact, write_artifact
+from robustgen.calibration import Threshold, calibrate, p_values
+from robustgen.data.rows import as_rows
+from robustgen.data.source import DataSpec, Source, Split
+from robustgen.detectors import DETECTORS
+from robustgen.detectors.base import Detector
+from robustgen.detectors.features import FeatureRows, Features
+from robustgen.errors import ArtifactError, DataError, UsageError
+from robustgen.metrics import Array
+from robustgen.models.build import from_config
+from robustgen.models.load import LoadedModel
+from robustgen.registry import resolve
+from robustgen.runtime import versions
+from robustgen.training.descent import TrainingProgress
+
+
+class Verdicts(NamedTuple):
+    """For n inputs: scores, p-values and whether each is flagged, all of shape (n,)."""
+
+    score: Array
+    p_value: Array
+    flagged: Any
+
+
+@dataclass(frozen=True)
+class CalibratedDetector:
+    """A detector, its threshold, the held-out scores behind it, and the form of the data it judges.
+
+    `features`: the classifier layer that it looks at instead of the input itself, or None. `model`: where that
+    classifier came from.
+    """
+
+    name: str
+    detector: Detector
+    threshold: Threshold
+    calibration_scores: Array
+    spec: DataSpec
+    n_train: int
+    features: Features | None = None
+    model: LoadedModel | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        name: str,
+        source: Source,
+        *,
+        fpr: float = 0.05,
+        options: Mapping[str, Any] | None = None,
+        model: LoadedModel | None = None,
+        layer: str | None = None,
+        device: torch.device | None = None,
+        batch_size: int = 500,
+        progress: TrainingProgress | None = None,
+    ) -> Self:
+        """Fit detector `name` on the source's training split and calibrate it on the calibration split, which it never
+        saw.
+
+        `options`: the detector's constructor arguments. `model`: look at inputs through this classifier's `layer`.
+        Raises `UsageError` for unknown names, options or rates, `DataError` for data that cannot be used.
+        """
+        device = device or torch.device("cpu")
+        detector = make(name, options or {}).to(device)
+        n_calibration = len(source.rows("calibration"))
+        calibrate(
+            np.arange(n_calibration), fpr
+        )  # too few held-out inputs for this rate: say so before training, not after
+        rows = as_rows(source)
+        features = None if model is None else Features(model.network.to(device), layer)
+        detector.fit(rows if features is None else FeatureRows(rows, features, device), progress=progress)
+        unfinished = cls(
+            name, detector, Threshold(0.0, fpr, n_calibration), np.zeros(1), source.spec, len(rows), features, model
+        )
+        scores = unfinished.scores(source, "calibration", batch_size)
+        if not np.isfinite(scores).all():
+            raise DataError(
+                f"{name} gave NaN or infinite scores on held-out inputs of {source.spec.name!r}: are some columns or "
+                "pixels extreme?"
+            )
+        return cls(name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model)
+
+    def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
+        """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
+        return self.detector.score(x if self.features is None else self.features(x))
+
+    def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
+        """The scores of a whole split, in the rows' order."""
+        with torch.no_grad():
+            parts = [
+                self.score(batch.x.to(self.device)).double().cpu().numpy()
+                for batch in source.batches(split, batch_size)
+            ]
+        if not parts:
+            raise DataError(f"none of the {split} inputs of {source.spec.name!r} could be read")
+        return np.concatenate(parts)
+
+    def judge(self, x: Float[Tensor, "n *shape"]) -> Verdicts:
+        """Scores, p-values and verdicts."""
+        with torch.no_grad():
+            scores = self.score(x.to(self.device)).double().cpu().numpy()
+        return Verdicts(scores, p_values(scores, self.calibration_scores), scores > self.threshold.value)
+
+    def summary(self) -> dict[str, Any]:
+        """What is known of it, as plain values for JSON."""
+        return {
+            "detector": self.name,
+            "options": self.detector.config,
+            "data": self.spec.name,
+            "data_sha256": self.spec.sha256,
+            "n_train": self.n_train,
+            "n_calibration": self.threshold.n_calibration,
+            "fpr": self.threshold.fpr,
+            "threshold": self.threshold.value,
+            "model": None if self.model is None else self.model.origin,
+            "layer": None if self.features is None else self.features.layer,
+            "versions": versions(),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the detector is."""
+        return self.detector._device
+
+    def to(self, device: torch.device) -> Self:
+        """Move the detector, and the classifier it looks through, to `device`."""
+        self.detector.to(device)
+        if self.features is not None:
+            self.features.to(device)
+        return self
+
+    def at(self, fpr: float) -> Self:
+        """The same detector with the threshold for another false-alarm rate, from the same held-out scores."""
+        return replace(self, threshold=calibrate(self.calibration_scores, fpr))
+
+    def save(self, directory: Path) -> None:
+        """Write everything needed to judge again into `directory`, a staged one; a known classifier goes with it."""
+        config = {
+            "detector": self.name,
+            "options": self.detector.config,
+            "shape": self.detector.shape,
+            "threshold": asdict(self.threshold),
+            "data": self.spec.to_json(),
+            "n_train": self.n_train,
+            "layer": None if self.features is None else self.features.layer,
+            "model": None
+            if self.model is None
+            else {"origin": self.model.origin, "sha256": self.model.sha256, "rebuild": self.model.rebuild},
+        }
+        tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
+        tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
+        if self.model is not None and self.model.rebuild is not None:
+            tensors |= {f"model.{key}": value for key, value in self.model.network.state_dict().items()}
+        write_artifact(directory, "detector", config, tensors)
+
+    @classmethod
+    def load(cls, path: Path, model: LoadedModel | None = None) -> Self:
+        """Read a saved detector. `model`: the classifier it looks through, if that was not stored with it.
+
+        Raises `ArtifactError` if the artifact is damaged, `UsageError` if another classifier is given than it was
+        fitted with.
+        """
+        artifact = read_artifact(path, "detector")
+        config = artifact.config
+        try:
+            if config["model"] is not None:
+                model = _stored_model(artifact, config["model"], model)
+            elif model is not None:
+                raise UsageError(f"{path} judges the inputs themselves, not through a model: leave out --model")
+            detector = make(config["detector"], config["options"])
+            detector.restore(tuple(config["shape"]), _under("detector.", artifact))
+            return cls(
+                config["detector"],
+                detector,
+                Threshold(**config["threshold"]),
+                artifact.tensors["calibration_scores"].double().numpy(),
+                DataSpec.from_json(config["data"]),
+                config["n_train"],
+                None if model is None else Features(model.network, config["layer"]),
+                model,
+            )
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{path} lacks {error}: fit the detector again with this version of robustgen"
+            ) from error
+
+
+def _under(prefix: str, artifact: Artifact) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in artifact.tensors.items() if key.startswith(prefix)}
+
+
+def _stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedModel | None) -> LoadedModel:
+    if given is not None:
+        if given.sha256 != stored["sha256"]:
+            raise UsageError(
+                f"{artifact.path} was fitted with the model {stored['origin']}, and --model {given.origin} has other "
+                "weights"
+            )
+        return given
+    if stored["rebuild"] is None:
+        raise UsageError(
+            f"{artifact.path} looks through the model {stored['origin']}, which is your own code and is not stored "
+            "with it: "
+            f"give the same --model (and --weights) again"
+        )
+    network = from_config(stored["rebuild"], _under("model.", artifact), str(artifact.path))
+    return LoadedModel(network.eval(), stored["origin"], stored["sha256"], None, stored["rebuild"])
+
+
+def _options(name: str) -> list[str]:
+    return [
+        option
+        for option in inspect.signature(resolve(DETECTORS, name, "detector").__init__).parameters
+        if option != "self"
+    ]
+
+
+def accepts(name: str, option: str) -> bool:
+    """Whether detector `name` has such an option. Raises `UsageError` for an unknown name."""
+    return option in _options(name)
+
+
+def make(name: str, options: Mapping[str, Any]) -> Detector:
+    """A fresh detector by name. Raises `UsageError` for an unknown name or option, or a value of the wrong type."""
+    known = _options(name)
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{name} has no option {option!r}: it has {', '.join(known)}")
+    try:
+        detector: Detector = resolve(DETECTORS, name, "detector")(**options)
+    except TypeError as error:
+        raise UsageError(f"{name} cannot be made with {dict(options)}: {error}") from error
+    return detector

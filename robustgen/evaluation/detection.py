@@ -1,0 +1,80 @@
+"""How well a detector tells anomalous inputs from normal ones, and its verdicts on inputs one by one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+
+from robustgen.data.source import Source, Split
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.metrics import Array, Estimate, auroc, rate_above, roc_points
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One input: its name, its score (higher = more anomalous), its p-value among normal inputs, and whether it is
+    flagged.
+    """
+
+    input: str
+    score: float
+    p_value: float
+    flagged: bool
+
+
+def detect(
+    detector: CalibratedDetector, source: Source, split: Split = "test", batch_size: int = 500, limit: int | None = None
+) -> Iterator[Verdict]:
+    """Judge every readable input of the split (the first `limit` only, if given), in order, a batch at a time."""
+    for batch in source.batches(split, batch_size, limit=limit):
+        judged = detector.judge(batch.x)
+        for row, score, p_value, flagged in zip(batch.index.tolist(), *judged, strict=True):
+            yield Verdict(source.label(row), float(score), float(p_value), bool(flagged))
+
+
+def write_verdicts(file: TextIO, verdicts: Iterable[Verdict], form: str) -> None:
+    """Write verdicts row by row: `csv` with a header, or `jsonl`, one JSON object a line.
+
+    In CSV a name that a spreadsheet would run as a formula is given a leading apostrophe.
+    """
+    if form == "jsonl":
+        for verdict in verdicts:
+            file.write(json.dumps(asdict(verdict), ensure_ascii=False) + "\n")
+        return
+    writer = csv.writer(file)
+    writer.writerow([field.name for field in fields(Verdict)])
+    for verdict in verdicts:
+        name = f"'{verdict.input}" if verdict.input[:1] in "=+-@\t\r" else verdict.input
+        writer.writerow([name, repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)])
+
+
+@dataclass(frozen=True)
+class Separation:
+    """One detector against one kind of anomalous input: rates at its own threshold, and over all thresholds."""
+
+    false_alarms: Estimate
+    detected: Estimate
+    auroc: Estimate
+    roc: tuple[Array, Array]
+
+
+def separate(threshold: float, normal: Any, anomalous: Mapping[str, Any]) -> dict[str, Separation]:
+    """For every kind of anomalous scores: how they stand against the `normal` test scores and the calibrated
+    threshold.
+    """
+    alarms = rate_above(normal, threshold)
+    return {
+        kind: Separation(alarms, rate_above(scores, threshold), auroc(normal, scores), roc_points(normal, scores))
+        for kind, scores in anomalous.items()
+    }
+
+
+def scores_of(detector: CalibratedDetector, x: torch.Tensor, batch_size: int = 500) -> Array:
+    """Scores of a tensor of inputs (n, *shape), as float64."""
+    return np.concatenate([detector.judge(part).score for part in x.split(batch_size)])

@@ -1,0 +1,210 @@
+"""Where a model to be tested comes from: an artifact, a torchvision name with weights, or the user's own code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.artifacts import is_artifact, read_artifact, state_digest
+from robustgen.data.source import DataSpec
+from robustgen.errors import ArtifactError, UsageError
+from robustgen.models.build import from_config, load_state, torchvision_names
+from robustgen.models.normalise import Normalised
+from robustgen.registry import suggestion
+
+FORMS = (
+    "an artifact directory made by 'robustgen train', torchvision:NAME, module:function, path.py:function, "
+    "or a .pt2 / TorchScript file with --trust"
+)
+TRUST = (
+    "it holds code, which runs when it is loaded and used and can do all that you can do on this machine; "
+    "pass --trust only for a file whose origin you trust as you would a program's"
+)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in evaluation mode on the CPU, where it came from, the hash of its weights, and its data's spec if
+    that is known.
+    """
+
+    network: nn.Module
+    origin: str
+    sha256: str
+    spec: DataSpec | None = None
+    rebuild: dict[str, Any] | None = None
+    """What `from_config` needs to make it again from its weights alone; None where that would need the user's code."""
+
+
+def load_model(
+    model: str,
+    *,
+    weights: Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    trust: bool = False,
+) -> LoadedModel:
+    """Load `model`, one of FORMS. `weights`: a state dict (safetensors, or a torch file read with weights_only) for a
+    network in code.
+
+    `mean`, `std`: wrap a network that expects normalised input, so that it takes the data's own range. Raises
+    `UsageError` for an unknown form, `ArtifactError` for files that cannot be read or do not fit.
+    """
+    if (mean is None) != (std is None):
+        raise UsageError("--mean and --std belong together: give both or neither")
+    spec = rebuild = None
+    path = Path(model)
+    if is_artifact(path):
+        if weights is not None:
+            raise UsageError(f"{model} is an artifact and holds its own weights: leave out --weights")
+        artifact = read_artifact(path, "classifier")
+        network: nn.Module = from_config(artifact.config, artifact.tensors, str(path))
+        spec, rebuild = DataSpec.from_json(artifact.config["data"]), artifact.config if mean is None else None
+    elif model.startswith("torchvision:"):
+        network = _from_torchvision(model.removeprefix("torchvision:"), weights)
+    elif path.suffix in (".pt2", ".pt", ".pth", ".ts") and ":" not in model:
+        network = _from_program(path, trust, weights)
+    elif ":" in model:
+        network = _from_code(model, weights)
+    else:
+        there = "holds no manifest.json" if path.exists() else "does not exist"
+        raise UsageError(f"--model {model} is not a model: as a path it {there}; give {FORMS}")
+    if mean is not None and std is not None:
+        network = Normalised(network, mean, std)
+    return LoadedModel(_evaluation(network), model, state_digest(network.state_dict()), spec, rebuild)
+
+
+def _evaluation(network: nn.Module) -> nn.Module:
+    try:
+        return network.eval()
+    except NotImplementedError:  # torch.export programs are fixed in the mode they were exported in
+        return network
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a safetensors or torch file; executes nothing. Raises `ArtifactError` if it cannot be read as
+    one.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"--weights {path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"--weights {path} holds more than tensors, and loading it would run code: save the network's "
+            "state_dict() instead"
+        ) from error
+    except Exception as error:  # torch and safetensors raise a dozen types on damaged files
+        raise ArtifactError(
+            f"--weights {path} cannot be read as weights ({type(error).__name__}): give a state dict saved by "
+            "torch.save or safetensors"
+        ) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ArtifactError(f"--weights {path} is not a state dict (names to tensors): save the network's state_dict()")
+    return {str(k).removeprefix("module."): v for k, v in found.items()}
+
+
+def _from_torchvision(name: str, weights: Path | None) -> nn.Module:
+    from torchvision import models
+
+    if name not in torchvision_names():
+        raise UsageError(suggestion(name, torchvision_names(), "torchvision model"))
+    if weights is None:
+        raise UsageError(f"torchvision:{name} needs --weights FILE, the state dict to load: robustgen downloads none")
+    state = read_state(weights)
+    # the last bias is the classifier's: its length is the number of classes
+    biases = [
+        value
+        for key, value in state.items()
+        if key.endswith("bias") and "AuxLogits" not in key and not key.startswith("aux")
+    ]
+    classes = len(biases[-1]) if biases else 1000
+    auxiliary = {"init_weights": False, "aux_logits": any(k.startswith(("aux", "AuxLogits")) for k in state)}
+    network: nn.Module = models.get_model(
+        name, weights=None, num_classes=classes, **auxiliary if name in ("googlenet", "inception_v3") else {}
+    )
+    load_state(network, state, str(weights))
+    return network
+
+
+def _from_program(path: Path, trust: bool, weights: Path | None) -> nn.Module:
+    if not path.is_file():
+        raise ArtifactError(f"--model {path}: there is no such file")
+    if not trust:
+        raise UsageError(
+            f"--model {path} needs --trust: {TRUST}; for a bare state dict use --model path.py:function --weights "
+            f"{path}"
+        )
+    if weights is not None:
+        raise UsageError(f"{path} is a whole program and holds its own weights: leave out --weights")
+    try:
+        if path.suffix == ".pt2":
+            program: nn.Module = torch.export.load(path).module()
+            return program
+        import warnings
+
+        with (
+            warnings.catch_warnings()
+        ):  # torch announces that TorchScript is on its way out; the user's file is what it is
+            warnings.simplefilter("ignore", DeprecationWarning)
+            script: nn.Module = torch.jit.load(str(path), map_location="cpu")
+        return script
+    except Exception as error:  # any type at all can come from foreign code
+        raise ArtifactError(
+            f"--model {path} cannot be loaded as a {'torch.export' if path.suffix == '.pt2' else 'TorchScript'} file "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from error
+
+
+def _from_code(model: str, weights: Path | None) -> nn.Module:
+    place, _, name = model.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            if not Path(place).is_file():
+                raise UsageError(f"--model {model}: there is no file {place}")
+            found = importlib.util.spec_from_file_location(f"robustgen_user_{Path(place).stem}", place)
+            if found is None or found.loader is None:
+                raise UsageError(f"--model {model}: {place} cannot be imported")
+            module = importlib.util.module_from_spec(found)
+            sys.modules[found.name] = module
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except UsageError:
+        raise
+    except Exception as error:  # the user's module may raise anything
+        raise UsageError(
+            f"--model {model}: importing {place} failed ({type(error).__name__}: {error}); give {FORMS}"
+        ) from error
+    if not hasattr(module, name):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UsageError(suggestion(name, functions or ["(none)"], f"function in {place}"))
+    try:
+        network = getattr(module, name)()
+    except Exception as error:  # likewise
+        raise UsageError(
+            f"--model {model}: {name}() failed ({type(error).__name__}: {error}); it must return the network when "
+            "called without arguments"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"--model {model}: {name}() returned {type(network).__name__}, and a torch.nn.Module is needed"
+        )
+    if weights is not None:
+        load_state(network, read_state(weights), str(weights))
+    return network

@@ -1,0 +1,72 @@
+"""Blocks of a single-file, self-contained HTML report, and the figures that go into it.
+
+    from robustgen.report import Page, Paragraph, Picture, Section, render, roc_curves
+
+    page = Page("Detectors", [Paragraph("Three detectors, one data set.")],
+                [Section("ROC", [Picture(roc_curves(curves), alt="ROC curves", caption="Scored on the test split.")])])
+    path.write_text(render(page), encoding="utf-8")
+
+A page is a value: the same page gives the same bytes. It holds no script, asks the network for nothing, follows the
+reader's light or dark setting, and prints. Text is always text: names and paths never become markup.
+
+Names are loaded when they are first used, so that importing this package costs neither matplotlib nor jinja2.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustgen.report.curves import roc_curves, score_histograms, security_curve
+    from robustgen.report.page import (
+        Block,
+        Code,
+        Notice,
+        Number,
+        Numbers,
+        Page,
+        Paragraph,
+        Picture,
+        Section,
+        Table,
+        render,
+    )
+    from robustgen.report.strips import adversarial_strip, reconstruction_maps
+
+__all__ = [
+    "Block",
+    "Code",
+    "Notice",
+    "Number",
+    "Numbers",
+    "Page",
+    "Paragraph",
+    "Picture",
+    "Section",
+    "Table",
+    "adversarial_strip",
+    "reconstruction_maps",
+    "render",
+    "roc_curves",
+    "score_histograms",
+    "security_curve",
+]
+
+_FIGURES = {
+    "adversarial_strip": "robustgen.report.strips",
+    "reconstruction_maps": "robustgen.report.strips",
+    "roc_curves": "robustgen.report.curves",
+    "score_histograms": "robustgen.report.curves",
+    "security_curve": "robustgen.report.curves",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_FIGURES.get(name, "robustgen.report.page")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,73 @@
+"""The one place that knows about hardware, processes, seeds and installed versions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from robustgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def device(name: str = "auto") -> torch.device:
+    """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`. Raises `UsageError` if it is not
+    there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    there = [
+        "cpu",
+        *(["cuda"] if cuda else []),
+        *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0)),
+        *(["mps"] if mps else []),
+    ]
+    if name not in there:
+        raise UsageError(f"device {name!r} is not available here: use auto or one of {', '.join(there)}")
+    return torch.device(name)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run what draws from torch's global generators (weight initialisation, dropout) from `seed`, and put their state
+    back.
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.random.manual_seed(seed)
+        yield
+
+
+def accelerator() -> Accelerator:
+    """Accelerate's handle on this process and its siblings: gradients averaged over all, one of them the main one.
+
+    Placement stays with the caller, who names the device; with several processes (started by `torchrun`) each has its
+    own, `accelerator().device`.
+    """
+    from accelerate import Accelerator
+
+    return Accelerator(device_placement=False)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, as stored with it. Imports nothing."""
+    found = {"python": platform.python_version()}
+    for package in ("robustgen", "torch", "torchvision", "scikit-learn", "numpy", "adversarial-robustness-toolbox"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(where: torch.device) -> dict[str, Any]:
+    """The device and thread count that a timing depends on."""
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
+    return {"device": name, "threads": torch.get_num_threads()}

@@ -1,0 +1,161 @@
+"""What an attacker may do: a ball of a norm around each input, inside the box of legal values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from robustgen.errors import UsageError
+from robustgen.randomness import normal, uniform
+from robustgen.registry import suggestion
+
+Norm = Literal["linf", "l2", "l1"]
+
+
+def _each(values: Float[Tensor, " n"], like: Tensor) -> Tensor:
+    """(n,) -> (n, 1, ..., 1), to be broadcast over `like`."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """Perturbations of size at most `eps` in `norm`, with every value kept in [`low`, `high`]; all in input units.
+
+    Raises `UsageError` for an unknown norm, a negative or infinite `eps`, or an `eps` that exceeds the whole box.
+
+    >>> import torch
+    >>> threat = ThreatModel("linf", eps=0.25)
+    >>> threat.project(torch.tensor([[0.9, -0.2]]), torch.tensor([[0.5, 0.0]]))
+    tensor([[0.7500, 0.0000]])
+    """
+
+    norm: Norm
+    eps: float
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise UsageError(suggestion(str(self.norm), get_args(Norm), "norm"))
+        if not self.low < self.high:
+            raise UsageError(f"the box needs low < high, but low={self.low:g} and high={self.high:g} came")
+        if not (math.isfinite(self.eps) and self.eps >= 0):
+            raise UsageError(f"eps must be a number from 0 up, but {self.eps:g} came")
+        if self.norm == "linf" and self.eps > self.high - self.low:
+            raise UsageError(
+                f"eps={self.eps:g} is larger than the whole box [{self.low:g}, {self.high:g}]: give eps in input "
+                "units, "
+                f"for example 8/255 for images in [0, 1]"
+            )
+
+    def distance(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
+        """The size of each perturbation in this norm."""
+        order = {"linf": math.inf, "l2": 2.0, "l1": 1.0}[self.norm]
+        size: Tensor = torch.linalg.vector_norm((x_adv - x).flatten(1), order, dim=1)
+        return size
+
+    def allows(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Tensor:
+        """(n,) bool: inside the ball and the box, up to the rounding of a float32 addition."""
+        inside = ((x_adv >= self.low) & (x_adv <= self.high)).flatten(1).all(1)
+        scale = max(1.0, x.abs().max().item()) if len(x) else 1.0
+        return inside & (self.distance(x_adv.double(), x.double()) <= self.eps * (1 + 1e-6) + 6e-8 * scale)
+
+    def project(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """The legal point nearest to `x_adv` (in Euclidean distance): ball and box together, not one after the
+        other.
+        """
+        if self.norm == "linf":
+            lowest, highest = (x - self.eps).clamp(min=self.low), (x + self.eps).clamp(max=self.high)
+            return torch.minimum(torch.maximum(x_adv, lowest), highest)
+        delta = x_adv - x
+        size = delta.abs().flatten(1)
+        room = torch.where(delta > 0, self.high - x, x - self.low).clamp(min=0).flatten(1)
+        shrink = _shrink_l2 if self.norm == "l2" else _shrink_l1
+        moved = shrink(size, room, self.eps).reshape(x.shape)
+        return (x + delta.sign() * moved).clamp(self.low, self.high)
+
+    def step(
+        self, x_adv: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"], size: float
+    ) -> Float[Tensor, "n *shape"]:
+        """Move by `size` in this norm in the direction that gains most to first order.
+
+        Linf: the gradient's sign. L2: the gradient, normalised. L1: the coordinates of largest gradient, each
+        moved as far as the box lets it until `size` is used up (the exact first-order optimum inside the box; a step
+        that ignores the box is wasted on coordinates already at its wall: Croce and Hein 2021, "Mind the box").
+        """
+        if self.norm == "linf":
+            return x_adv + gradient.sign() * size
+        if self.norm == "l2":
+            # scaled before squaring, so that very small gradients keep their direction instead of underflowing to 0
+            largest = gradient.flatten(1).abs().amax(1)
+            direction = gradient / _each(torch.where(largest > 0, largest, 1), gradient)
+            length = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+            return x_adv + direction * _each(size / length.clamp(min=1), gradient)
+        slope = gradient.flatten(1).abs()
+        room = torch.where(gradient > 0, self.high - x_adv, x_adv - self.low).clamp(min=0).flatten(1)
+        order = torch.where(slope > 0, slope, -1).argsort(1, descending=True)
+        available = torch.where(slope > 0, room, 0).gather(1, order)
+        used_before = (
+            available.cumsum(1).roll(1, 1).index_fill(1, torch.zeros(1, dtype=torch.int64, device=x_adv.device), 0)
+        )
+        taken = torch.minimum((size - used_before).clamp(min=0), available)
+        move = torch.zeros_like(taken).scatter(1, order, taken).reshape(x_adv.shape)
+        return x_adv + gradient.sign() * move
+
+    def sample(
+        self, x: Float[Tensor, "n *shape"], keys: Int64[Tensor, " n"], stream: int = 0
+    ) -> Float[Tensor, "n *shape"]:
+        """A random legal point: uniform in the ball, then projected. `keys` come from `randomness.sample_keys`."""
+        shape = tuple(x.shape[1:])
+        if self.norm == "linf":
+            noise = (2 * uniform(keys, shape, 2 * stream) - 1) * self.eps
+        elif self.norm == "l2":
+            direction = normal(keys, shape, 2 * stream)
+            radius = self.eps * uniform(keys, (1,), 2 * stream + 1)[:, 0] ** (1 / max(1, math.prod(shape)))
+            noise = direction * _each(radius / torch.linalg.vector_norm(direction.flatten(1), dim=1), x)
+        else:
+            exponential = -torch.log1p(-uniform(keys, (math.prod(shape) + 1,), 2 * stream))
+            size = exponential[:, :-1] / exponential.sum(1, keepdim=True)
+            sign = torch.where(uniform(keys, shape, 2 * stream + 1) < 0.5, -1.0, 1.0)
+            noise = sign * size.reshape(x.shape) * self.eps
+        return self.project(x + noise.to(x.dtype), x)
+
+
+def _shrink_l2(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float) -> Float[Tensor, "n d"]:
+    """min(s * size, room) with the largest s <= 1 whose length is at most eps: the projection's optimality condition.
+
+    s solves a piecewise quadratic; holding the set of clipped coordinates fixed gives s in closed form, and repeating
+    it climbs to the root from below, so that stopping after a few rounds is legal too.
+    """
+    scale = (eps / torch.linalg.vector_norm(size, dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+    for _ in range(6):
+        clipped = scale * size > room
+        free = torch.where(clipped, 0, size).square().sum(1, keepdim=True)
+        left = (eps**2 - torch.where(clipped, room, 0).square().sum(1, keepdim=True)).clamp(min=0)
+        scale = torch.maximum(scale, (left / free.clamp(min=1e-30)).sqrt()).clamp(max=1)
+    return torch.minimum(scale * size, room)
+
+
+def _shrink_l1(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float) -> Float[Tensor, "n d"]:
+    """min(max(size - t, 0), room) with the smallest t >= 0 whose sum is at most eps, exactly (by sorting the
+    breakpoints).
+
+    The sum falls piecewise linearly in t: a coordinate joins the slope below its size and leaves it below size - room.
+    """
+    breaks = torch.cat([size, size - room], 1)
+    change = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1)
+    order = breaks.argsort(1, descending=True)
+    at = breaks.gather(1, order)
+    slope = change.gather(1, order).cumsum(1)
+    gaps = (at[:, :-1] - at[:, 1:]) * slope[:, :-1]
+    total = torch.cat([torch.zeros_like(at[:, :1]), gaps.cumsum(1)], 1)  # the sum when t stands at each breakpoint
+    last = (total <= eps).sum(1, keepdim=True) - 1  # the lowest breakpoint that is still within eps
+    rest = eps - total.gather(1, last)
+    threshold = at.gather(1, last) - rest / slope.gather(1, last).clamp(min=1)
+    kept = torch.minimum((size - threshold.clamp(min=0)).clamp(min=0), room)
+    return torch.where(torch.minimum(size, room).sum(1, keepdim=True) <= eps, torch.minimum(size, room), kept)
