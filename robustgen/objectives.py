@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from robustgen.errors import UsageError
 from robustgen.registry import Entry
 
 Model = Callable[[Tensor], Tensor]
@@ -63,10 +64,17 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Misclassify:
-    """Make the model predict anything but `y`; with `targeted`, make it predict exactly `y`."""
+    """Make the model predict anything but `y`; with `targeted`, make it predict exactly `y`.
+
+    Raises `UsageError` for a targeted `dlr`: its denominator then rewards moving away from the target as well.
+    """
 
     loss: Loss = cross_entropy
     targeted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.targeted and self.loss is dlr:
+            raise UsageError("the dlr loss has no targeted form: use cross-entropy or margin for a targeted attack")
 
     def __call__(
         self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]

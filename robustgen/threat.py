@@ -60,10 +60,12 @@ class ThreatModel:
         return size
 
     def allows(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Tensor:
-        """(n,) bool: inside the ball and the box, up to the rounding of a float32 addition."""
+        """(n,) bool: inside the ball and the box, up to the rounding of one float32 addition per value."""
         inside = ((x_adv >= self.low) & (x_adv <= self.high)).flatten(1).all(1)
-        scale = max(1.0, x.abs().max().item()) if len(x) else 1.0
-        return inside & (self.distance(x_adv.double(), x.double()) <= self.eps * (1 + 1e-6) + 6e-8 * scale)
+        values = x[0].numel() if len(x) else 1
+        rounding = 6e-8 * max(1.0, x.abs().max().item() if x.numel() else 1.0)
+        slack = rounding * {"linf": 1.0, "l2": math.sqrt(values), "l1": values}[self.norm]
+        return inside & (self.distance(x_adv.double(), x.double()) <= self.eps * (1 + 1e-6) + slack)
 
     def project(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """The legal point nearest to `x_adv` (in Euclidean distance): ball and box together, not one after the
@@ -158,4 +160,5 @@ def _shrink_l1(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: floa
     rest = eps - total.gather(1, last)
     threshold = at.gather(1, last) - rest / slope.gather(1, last).clamp(min=1)
     kept = torch.minimum((size - threshold.clamp(min=0)).clamp(min=0), room)
+    kept = kept * (eps / kept.sum(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)  # what rounding left over
     return torch.where(torch.minimum(size, room).sum(1, keepdim=True) <= eps, torch.minimum(size, room), kept)

@@ -100,7 +100,7 @@ def ascend(
     whatever it is. The result for a row does not depend on the rows beside it.
     """
     record = _Record(x.clone(), keep)
-    pending: deque[tuple[int, Tensor]] = deque([(0, torch.arange(len(x), device=x.device))])
+    pending: deque[tuple[int, Tensor]] = deque([(0, torch.arange(len(x), device=x.device))] if len(x) else [])
     active: _Active | None = None
     while active is not None or pending:
         active = _refill(active, pending, x, y, start, batch_size)

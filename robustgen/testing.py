@@ -1,0 +1,169 @@
+"""Contract checks anyone can run on an attack, a detector or a data source of their own.
+
+Each raises `AssertionError` with a sentence that says which promise was broken. They use small synthetic inputs and
+take a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.attacks.base import Attack
+from robustgen.data.source import Source, Split
+from robustgen.detectors.base import Detector
+from robustgen.errors import RobustgenError
+from robustgen.threat import ThreatModel
+
+
+def _check(holds: bool, promise: str) -> None:
+    if not holds:
+        raise AssertionError(promise)
+
+
+def _classifier(shape: tuple[int, ...], generator: torch.Generator) -> tuple[nn.Module, Tensor, Tensor]:
+    """A random two-layer network, inputs, and the labels that it gives them."""
+    size = int(torch.tensor(shape).prod())
+    network = nn.Sequential(nn.Flatten(), nn.Linear(size, 16), nn.ReLU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5)
+        x = torch.rand(12, *shape, generator=generator)
+        return network, x, network(x).argmax(1)
+
+
+def check_attack(make: Callable[[ThreatModel], Attack], shape: tuple[int, ...] = (1, 6, 6)) -> None:
+    """Check what every attack promises; `make` gives the attack for a threat model.
+
+    Legal results for several sizes and norms; eps = 0 changes nothing; the same result for any batch size, subset and
+    order; success means success; inputs, model and the global random state untouched; empty and one-row batches work.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network, x, y = _classifier(shape, generator)
+    for norm, eps in (("linf", 0.1), ("linf", 1.0), ("l2", 0.5), ("l1", 2.0)):
+        attack = make(ThreatModel(norm, eps))  # type: ignore[arg-type]  # three of the three norms
+        _check_one(attack, network, x, y)
+    still = make(ThreatModel("linf", 0.0))(network, x, y)
+    _check(torch.equal(still, x), "with eps = 0 an attack returns its inputs, bit by bit")
+
+
+def _check_one(attack: Attack, network: nn.Module, x: Tensor, y: Tensor) -> None:
+    before, state, random = x.clone(), [p.clone() for p in network.parameters()], torch.get_rng_state()
+    network.train()
+    result = attack.run(network, x, y)
+    _check(network.training, "an attack leaves the training mode as it was")
+    _check(torch.equal(x, before), "an attack does not change its inputs")
+    _check(
+        all(torch.equal(a, b) for a, b in zip(state, network.parameters(), strict=True)),
+        "an attack does not change the model",
+    )
+    _check(
+        all(p.grad is None and p.requires_grad for p in network.parameters()),
+        "an attack leaves no gradients and freezes nothing",
+    )
+    _check(torch.equal(random, torch.get_rng_state()), "an attack neither uses nor changes the global random state")
+    network.eval()
+    _check(
+        bool(attack.threat.allows(result.x_adv, x).all()),
+        f"every result lies in the ball and the box of {attack.threat}",
+    )
+    with torch.no_grad():
+        fooled = network(result.x_adv).argmax(1) != y
+    _check(bool((fooled | ~result.success).all()), "where an attack reports success, the model is fooled")
+    _check(
+        torch.allclose(attack(network, x, y), result.x_adv, atol=1e-6), "calling an attack gives what running it gives"
+    )
+    small = replace(attack, batch_size=5)(network, x, y)
+    _check(torch.allclose(small, result.x_adv, atol=1e-5), "the result does not depend on the batch size")
+    order = torch.arange(len(x)).flip(0)
+    _check(
+        torch.allclose(attack(network, x[order], y[order]), result.x_adv[order], atol=1e-5),
+        "the result does not depend on the order",
+    )
+    _check(
+        torch.allclose(attack(network, x[3:4], y[3:4]), result.x_adv[3:4], atol=1e-5),
+        "a row's result does not depend on the others",
+    )
+    _check(attack(network, x[:0], y[:0]).shape == x[:0].shape, "an empty batch gives an empty result")
+
+
+def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8, 8)) -> None:
+    """Check what every detector promises; `make` gives a fresh one.
+
+    A clear error before it is fitted; one finite score per input, higher for gross anomalies; the same score for any
+    batch; a gradient with respect to the input; the same detector from the same data; a saved state that scores the
+    same; inputs and random state untouched.
+    """
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.rand(3, *shape, generator=generator)
+    x = torch.einsum("nk,k...->n...", torch.rand(256, 3, generator=generator), basis) / 3
+    try:
+        make().score(x)
+    except RobustgenError:
+        pass
+    else:
+        raise AssertionError("score() before fit() raises a RobustgenError")
+    before, random = x.clone(), torch.get_rng_state()
+    detector = make().fit(x)
+    _check(torch.equal(x, before), "fitting does not change the data")
+    _check(torch.equal(random, torch.get_rng_state()), "fitting neither uses nor changes the global random state")
+    with torch.no_grad():
+        scores = detector.score(x)
+        odd = detector.score(torch.rand(64, *shape, generator=generator))
+    _check(
+        scores.shape == (len(x),) and bool(torch.isfinite(scores).all()), "score() gives one finite number per input"
+    )
+    _check(bool(odd.median() > scores.median()), "noise scores higher than normal inputs: higher means more anomalous")
+    with torch.no_grad():
+        alone = torch.cat([detector.score(x[i : i + 1]) for i in range(8)])
+    _check(torch.allclose(alone, scores[:8], rtol=1e-4, atol=1e-7), "a score does not depend on the batch it comes in")
+    point = torch.rand(4, *shape, generator=generator, requires_grad=True)
+    (gradient,) = torch.autograd.grad(detector.score(point).sum(), point)
+    _check(bool((gradient.flatten(1).abs().sum(1) > 0).all()), "a score has a gradient with respect to its input")
+    with torch.no_grad():
+        _check(torch.equal(make().fit(x).score(x), scores), "the same data and seed give the same detector")
+        _check(torch.equal(detector.fit(x).score(x), scores), "fitting again forgets the first fit")
+        fresh = type(detector)(**detector.config).restore(shape, detector.state_dict())
+        _check(torch.equal(fresh.score(x), scores), "a detector made from its configuration and state scores the same")
+
+
+def check_source(source: Source) -> None:
+    """Check what every source promises.
+
+    Splits that are disjoint and cover every row; batches that give each row once, of the announced shape, type and
+    range; the same rows shuffled by a generator; labels within the classes.
+    """
+    splits: dict[str, set[int]] = {name: set(rows.tolist()) for name, rows in source.splits.items()}
+    total = sum(len(rows) for rows in splits.values())
+    _check(len(set().union(*splits.values())) == total, "no row is in two splits")
+    _check(sorted(set().union(*splits.values())) == source.rows("all").tolist(), "the splits together are all rows")
+    for name in ("train", "calibration", "test"):
+        if splits.get(name):
+            _check_split(source, name)
+
+
+def _check_split(source: Source, split: Split) -> None:
+    batches = list(source.batches(split, 64))
+    index = torch.cat([batch.index for batch in batches])
+    _check(
+        index.tolist() == [row for row in source.rows(split).tolist() if row in set(index.tolist())],
+        "rows come in order, each once",
+    )
+    for batch in batches:
+        _check(tuple(batch.x.shape[1:]) == source.spec.shape, f"inputs have the shape of the spec, {source.spec.shape}")
+        _check(batch.x.dtype == torch.float32, "inputs are float32")
+        if source.spec.kind == "image":
+            _check(
+                bool((batch.x >= source.spec.low).all() & (batch.x <= source.spec.high).all()),
+                "images lie in the box of the spec",
+            )
+        if batch.y is not None and source.spec.classes:
+            _check(
+                bool((batch.y >= 0).all() & (batch.y < len(source.spec.classes)).all()),
+                "labels are numbers of the spec's classes",
+            )
+    shuffled = torch.cat([batch.index for batch in source.batches(split, 64, torch.Generator().manual_seed(1))])
+    _check(sorted(shuffled.tolist()) == sorted(index.tolist()), "shuffling gives the same rows")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from robustgen.attacks import ATTACKS
+from robustgen.attacks.base import Attack
+from robustgen.attacks.build import make
+from robustgen.attacks.pgd import PGD
+from robustgen.errors import UsageError
+from robustgen.testing import check_attack
+from robustgen.threat import ThreatModel
+
+LINF = ThreatModel("linf", 0.1)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_registered_attack_keeps_the_contract(name: str) -> None:
+    check_attack(lambda threat: make(name, threat))
+
+
+@pytest.mark.parametrize("options", [{"restarts": 3}, {"keep": "best"}, {"keep": "last"}, {"random_start": False}])
+def test_pgd_keeps_it_in_every_mode(options: dict[str, object]) -> None:
+    check_attack(lambda threat: make("pgd", threat, {"steps": 7, **options}))
+
+
+def test_the_check_notices_a_broken_attack() -> None:
+    class Outside(PGD):  # type: ignore[misc]  # final, and broken on purpose
+        def _run(self, model, x, y, progress, verify):  # type: ignore[no-untyped-def]
+            result = super()._run(model, x, y, progress, verify)
+            result.x_adv.add_(0.05)
+            return result
+
+    with pytest.raises(AssertionError, match="eps = 0|ball and the box"):
+        check_attack(lambda threat: Outside(threat=threat, steps=3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps and restarts must be at least 1"),
+        ({"step_size": -0.1}, "above 0"),
+        ({"restarts": 2, "random_start": False}, "need random starts"),
+        ({"restarts": 2, "keep": "last"}, "need random starts"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"stepz": 3}, "no option 'stepz'"),
+    ],
+)
+def test_impossible_configurations_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make("pgd", LINF, options)
+
+
+def test_an_attack_is_a_value() -> None:
+    a: Attack = PGD(threat=LINF, steps=5)
+    assert a == PGD(threat=LINF, steps=5)
+    assert a != PGD(threat=LINF, steps=6)
+    with pytest.raises(AttributeError):
+        a.steps = 7  # type: ignore[attr-defined]

@@ -1,0 +1,55 @@
+"""Models whose answers are known in closed form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear2(nn.Module):
+    """Two classes, logits (0, w.x + b): class 1 where w.x + b > 0.
+
+    The smallest change that crosses the boundary has length |w.x + b| / ||w||_q, q dual to the norm of the change (Hoelder), as long as
+    the box does not get in the way.
+    """
+
+    def __init__(self, weight: Tensor, bias: float) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(torch.tensor(bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.flatten(1) @ self.weight + self.bias
+        return torch.stack([torch.zeros_like(z), z], 1)
+
+    def distance(self, x: Tensor, norm: str) -> Tensor:
+        dual = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}[norm]
+        with torch.no_grad():
+            margin = (x.flatten(1) @ self.weight + self.bias).abs()
+            return margin / torch.linalg.vector_norm(self.weight, dual)
+
+
+class Counting(nn.Module):
+    """Counts the rows that go through `network`, forwards and (by a hook on the input's gradient) backwards."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.forward_rows, self.backward_rows = network, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forward_rows += len(x)
+        if x.requires_grad:
+            x.register_hook(self._count)
+        logits: Tensor = self.network(x)
+        return logits
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backward_rows += len(gradient)
+
+
+def small_cnn(seed: int = 0) -> nn.Module:
+    """A random convolutional classifier of (n, 1, 8, 8) with batch norm and dropout, which show a wrong mode."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(512, 10)
+        )
