@@ -41,7 +41,9 @@ def test_what_is_written_is_read_back(artifact: Path) -> None:
 
 
 def test_no_changed_byte_goes_unnoticed(artifact: Path) -> None:
-    """Bit flips, cuts and insertions anywhere in either file: an error every time, never another exception, never a wrong load."""
+    """Bit flips, cuts and insertions anywhere in either file: an error every time, never another exception, never a
+    wrong load.
+    """
     rng = random.Random(0)
     originals = {name: (artifact / name).read_bytes() for name in (MANIFEST, TENSORS)}
     for trial in range(400):

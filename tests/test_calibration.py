@@ -24,7 +24,9 @@ def test_flagged_means_a_p_value_within_the_rate(held_out: list[float], scores: 
 
 @pytest.mark.parametrize("n", [19, 20, 99, 250])
 def test_false_alarms_stay_below_the_rate_in_expectation(n: int) -> None:
-    """Split-conformal guarantee: over draws of calibration and test inputs, P(flagged) = floor((n + 1) fpr) / (n + 1)."""
+    """Split-conformal guarantee: over draws of calibration and test inputs, P(flagged) = floor((n + 1) fpr) / (n +
+    1).
+    """
     rng = np.random.default_rng(0)
     flagged = [rng.normal() > calibrate(rng.normal(size=n), 0.05).value for _ in range(20_000)]
     expected = np.floor((n + 1) * 0.05 + 1e-9) / (n + 1)

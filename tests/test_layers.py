@@ -43,7 +43,10 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            names |= {f"{node.module}.{alias.name}" if node.module == "robustgen" else str(node.module) for alias in node.names}
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "robustgen" else str(node.module)
+                for alias in node.names
+            }
     return names
 
 
@@ -54,7 +57,9 @@ def test_no_import_runs_upwards(path: Path) -> None:
         if name.startswith("robustgen.") and room != "__init__":
             other = name.split(".")[1]
             assert room == other or FLOOR[other] < FLOOR[room], f"{path.name} ({room}) imports {name}"
-        assert not name.startswith(("robustgen_cli", "robustgen_benchmarks", "typer", "rich")), f"{path.name} imports {name}"
+        assert not name.startswith(("robustgen_cli", "robustgen_benchmarks", "typer", "rich")), (
+            f"{path.name} imports {name}"
+        )
 
 
 def test_every_room_has_a_floor() -> None:

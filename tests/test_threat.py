@@ -66,7 +66,9 @@ def _nearest(norm: Norm, x: np.ndarray, target: np.ndarray, eps: float) -> np.nd
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_step_has_its_size_and_gains_the_dual_norm(norm: Norm, generator: torch.Generator) -> None:
-    """Far from the walls the steepest unit step gains ||gradient||_q, the most that any step of that norm can (Hoelder)."""
+    """Far from the walls the steepest unit step gains ||gradient||_q, the most that any step of that norm can
+    (Hoelder).
+    """
     threat = ThreatModel(norm, 1.0, low=-100, high=100)
     x, gradient = torch.zeros(7, 3, 4), torch.randn(7, 3, 4, generator=generator)
     move = threat.step(x, gradient, 0.5) - x

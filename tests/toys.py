@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Linear2(nn.Module):
     """Two classes, logits (0, w.x + b): class 1 where w.x + b > 0.
 
-    The smallest change that crosses the boundary has length |w.x + b| / ||w||_q, q dual to the norm of the change (Hoelder), as long as
-    the box does not get in the way.
+    The smallest change that crosses the boundary has length |w.x + b| / ||w||_q, q dual to the norm of the change
+    (Hoelder), as long as the box does not get in the way.
     """
 
     def __init__(self, weight: Tensor, bias: float) -> None:
@@ -51,5 +51,10 @@ def small_cnn(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.random.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(512, 10)
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(512, 10),
         )

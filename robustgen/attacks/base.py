@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -48,7 +48,8 @@ def evaluated(model: Model) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(p, p.requires_grad, p.data) for p in model.parameters()]
     try:
-        model.eval()
+        with suppress(NotImplementedError):  # torch.export programs are fixed in the mode they were exported in
+            model.eval()
         for parameter, _, values in parameters:
             parameter.requires_grad_(False)
             if values.dim() == 4:

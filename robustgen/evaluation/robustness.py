@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustgen.artifacts import to_json, write_atomically
 from robustgen.attacks.base import Attack, Progress
+from robustgen.data.npy import write_header
 from robustgen.data.source import Source, Split
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.evaluation.checks import check_model
@@ -277,9 +278,7 @@ def _write_member(archive: zipfile.ZipFile, name: str, n: int, parts: Iterator[n
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         for number, part in enumerate(parts):
             if not number:
-                np.lib.format.write_array_header_2_0(
-                    member, {"descr": part.dtype.str, "fortran_order": False, "shape": (n, *part.shape[1:])}
-                )
+                write_header(member, part.dtype, (n, *part.shape[1:]))
             member.write(np.ascontiguousarray(part).tobytes())
 
 

@@ -161,7 +161,7 @@ def _from_program(path: Path, trust: bool, weights: Path | None) -> nn.Module:
         with (
             warnings.catch_warnings()
         ):  # torch announces that TorchScript is on its way out; the user's file is what it is
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message="`torch.jit")
             script: nn.Module = torch.jit.load(str(path), map_location="cpu")
         return script
     except Exception as error:  # any type at all can come from foreign code

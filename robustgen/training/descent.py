@@ -87,7 +87,7 @@ def descend(
     prepared, stepper = processes.prepare(network, optimizer)
     history: list[float] = []
     saved = time.monotonic()
-    with seeded(recipe.seed + processes.process_index):
+    with seeded(recipe.seed + processes.process_index), torch.enable_grad():
         if checkpoint is not None and checkpoint.is_file():
             history = _restore(checkpoint, network, optimizer, schedule)
         while len(history) < recipe.epochs:

@@ -32,7 +32,9 @@ def test_pgd_succeeds_exactly_beyond_the_closed_form_distance(
     for share, fooled in ((1.03, True), (0.97, False)):
         for row in range(0, 60, 6):
             threat = ThreatModel(norm, share * nearest[row].item(), low=-50, high=50)
-            result = PGD(threat=threat, steps=40, random_start=random_start).run(model, x[row : row + 1], y[row : row + 1])
+            result = PGD(threat=threat, steps=40, random_start=random_start).run(
+                model, x[row : row + 1], y[row : row + 1]
+            )
             assert bool(result.success) == fooled
 
 
@@ -50,7 +52,9 @@ def test_pgd_gains_all_that_a_linear_model_gives(norm: Norm, linear: tuple[Linea
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_pgd_finds_the_optimum_inside_the_box(norm: Norm, generator: torch.Generator) -> None:
-    """With walls near, the optimum of a linear model is a fractional knapsack (L1) or a clipped ball; scipy gives it."""
+    """With walls near, the optimum of a linear model is a fractional knapsack (L1) or a clipped ball; scipy gives
+    it.
+    """
     from scipy.optimize import linprog, minimize
 
     weight = torch.randn(6, generator=generator)
@@ -74,7 +78,9 @@ def test_pgd_finds_the_optimum_inside_the_box(norm: Norm, generator: torch.Gener
 
 @pytest.mark.parametrize("keep", ["success", "best", "last"])
 def test_pass_counts_are_exact(keep: str, generator: torch.Generator) -> None:
-    """n steps cost n forward and n backward passes a row and one last forward pass; a settled row costs nothing more."""
+    """n steps cost n forward and n backward passes a row and one last forward pass; a settled row costs nothing
+    more.
+    """
     counting = Counting(small_cnn().eval())
     x = torch.rand(40, 1, 8, 8, generator=generator)
     y = counting.network(x).argmax(1)
@@ -123,7 +129,10 @@ def test_success_grows_with_eps_and_reaches_everything_in_the_full_box(generator
     model = small_cnn().eval()
     x = torch.rand(60, 1, 8, 8, generator=generator)
     y = model(x).argmax(1)
-    shares = [PGD(threat=ThreatModel("linf", eps), steps=20).run(model, x, y).success.float().mean() for eps in (0.0, 0.01, 0.03, 1.0)]
+    shares = [
+        PGD(threat=ThreatModel("linf", eps), steps=20).run(model, x, y).success.float().mean()
+        for eps in (0.0, 0.01, 0.03, 1.0)
+    ]
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == 1
@@ -172,7 +181,9 @@ def test_an_exception_inside_the_model_leaves_it_as_it_was(generator: torch.Gene
     model.train()
     strides = [p.stride() for p in model.parameters()]
     with pytest.raises(RuntimeError):
-        PGD(threat=ThreatModel("linf", 0.1))(model, torch.rand(4, 1, 8, 8, generator=generator), torch.zeros(4, dtype=torch.int64))
+        PGD(threat=ThreatModel("linf", 0.1))(
+            model, torch.rand(4, 1, 8, 8, generator=generator), torch.zeros(4, dtype=torch.int64)
+        )
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert [p.stride() for p in model.parameters()] == strides

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustgen.artifacts import staged
+from robustgen.calibration import calibrate, p_values
+from robustgen.data.load import load
+from robustgen.detectors import DETECTORS
+from robustgen.detectors.autoencoder import AutoencoderDetector
+from robustgen.detectors.base import Detector
+from robustgen.detectors.calibrated import CalibratedDetector, make
+from robustgen.detectors.features import Features
+from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
+from robustgen.models.build import build
+from robustgen.models.load import LoadedModel
+from robustgen.testing import check_detector
+from toys import small_cnn
+
+QUICK = {"autoencoder": {"epochs": 8}, "k-means": {"clusters": 5}, "pca": {}}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
+def test_every_registered_detector_keeps_the_contract(name: str, shape: tuple[int, ...]) -> None:
+    check_detector(lambda: make(name, QUICK.get(name, {})), shape)
+
+
+def test_the_convolutional_autoencoder_keeps_it_too() -> None:
+    check_detector(lambda: AutoencoderDetector("convolutional", code=8, epochs=8), (3, 10, 12))
+
+
+def test_the_check_notices_a_broken_detector() -> None:
+    class Upside(Detector):
+        def _fit(self, rows: object, progress: object) -> None:
+            pass
+
+        def _score(self, x: torch.Tensor, condition: object) -> torch.Tensor:
+            return -x.flatten(1).std(1)
+
+    with pytest.raises(AssertionError, match="higher means more anomalous"):
+        check_detector(Upside)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_score_is_differentiable_to_second_order_of_accuracy(name: str, generator: torch.Generator) -> None:
+    x = torch.rand(100, 6, generator=generator)
+    detector = make(name, QUICK[name]).fit(x).double()
+    point = torch.rand(3, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(detector.score, (point,))
+
+
+def test_unfit_use_is_refused(generator: torch.Generator) -> None:
+    x = torch.rand(60, 1, 8, 8, generator=generator)
+    detector = make("pca", {}).fit(x)
+    with pytest.raises(RobustgenError, match="not fitted"):
+        make("pca", {}).score(x)
+    with pytest.raises(UsageError, match=r"shape \(1, 8, 8\), but \(8, 8\)"):
+        detector.score(x[:, 0])
+    with pytest.raises(UsageError, match="no option 'componentz'"):
+        make("pca", {"componentz": 3})
+    with pytest.raises(UsageError, match="did you mean 'pca'"):
+        make("pcaa", {})
+    for name, options in (("pca", {"components": 0}), ("k-means", {"clusters": 0}), ("autoencoder", {"code": 0})):
+        with pytest.raises(UsageError, match="0"):
+            make(name, options)
+    with pytest.raises(UsageError, match="at most 60"):
+        make("pca", {"components": 61}).fit(x)
+    with pytest.raises(UsageError, match="cannot be made"):
+        make("k-means", {"clusters": "many"})
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, CalibratedDetector]:
+    source = load("digits")
+    return {name: CalibratedDetector.fit(name, source, fpr=0.05, options=QUICK[name]) for name in DETECTORS}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_calibration_uses_held_out_inputs_and_keeps_its_rate(name: str, fitted: dict[str, CalibratedDetector]) -> None:
+    """Clean test inputs are flagged at the chosen rate; anything beyond four standard errors is a leak between the
+    splits.
+    """
+    detector, source = fitted[name], load("digits")
+    assert detector.threshold.n_calibration == len(source.rows("calibration")) == len(detector.calibration_scores)
+    scores = detector.scores(source, "test")
+    flagged = float((scores > detector.threshold.value).mean())
+    deviation = np.sqrt(0.05 * 0.95 * (1 / len(scores) + 1 / 359))
+    assert abs(flagged - 0.05) < 4 * deviation
+    assert detector.threshold == calibrate(detector.calibration_scores, 0.05)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_saved_detector_judges_the_same(name: str, fitted: dict[str, CalibratedDetector], tmp_path: Path) -> None:
+    with staged(tmp_path / "d") as directory:
+        fitted[name].save(directory)
+    again = CalibratedDetector.load(tmp_path / "d")
+    x = next(iter(load("digits").batches("test", 50))).x
+    for ours, theirs in zip(fitted[name].judge(x), again.judge(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert again.summary() == fitted[name].summary()
+    assert again.at(0.2).threshold == calibrate(fitted[name].calibration_scores, 0.2)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_foreign_inputs_score_higher_and_flags_agree_with_p_values(
+    name: str, fitted: dict[str, CalibratedDetector]
+) -> None:
+    noise = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    verdicts = fitted[name].judge(noise)
+    assert verdicts.flagged.mean() > 0.9
+    np.testing.assert_array_equal(verdicts.flagged, verdicts.p_value <= 0.05)
+    np.testing.assert_array_equal(verdicts.p_value, p_values(verdicts.score, fitted[name].calibration_scores))
+
+
+def test_a_detector_can_look_through_a_classifier(tmp_path: Path) -> None:
+    """It judges the input of the last linear layer; a known architecture is stored with it, the user's own code is
+    not.
+    """
+    source = load("digits")
+    network = build("small-cnn", (1, 8, 8), 10)
+    config = {"arch": "small-cnn", "shape": [1, 8, 8], "classes": list(source.spec.classes)}
+    known = LoadedModel(network, "victim", "a" * 64, source.spec, config)
+    detector = CalibratedDetector.fit("pca", source, model=known)
+    assert detector.detector.shape == (128,)
+    with staged(tmp_path / "known") as directory:
+        detector.save(directory)
+    x = next(iter(source.batches("test", 20))).x
+    np.testing.assert_array_equal(CalibratedDetector.load(tmp_path / "known").judge(x).score, detector.judge(x).score)
+
+    own = LoadedModel(small_cnn().eval(), "mine.py:net", "b" * 64)
+    other = CalibratedDetector.fit("k-means", source, model=own, options={"clusters": 4}, layer="2")
+    with staged(tmp_path / "own") as directory:
+        other.save(directory)
+    with pytest.raises(UsageError, match="give the same --model"):
+        CalibratedDetector.load(tmp_path / "own")
+    with pytest.raises(UsageError, match="other weights"):
+        CalibratedDetector.load(tmp_path / "own", known)
+    np.testing.assert_array_equal(CalibratedDetector.load(tmp_path / "own", own).judge(x).score, other.judge(x).score)
+
+
+def test_features_are_what_enters_the_layer(generator: torch.Generator) -> None:
+    network = small_cnn().eval()
+    x = torch.rand(4, 1, 8, 8, generator=generator)
+    torch.testing.assert_close(Features(network)(x), network[:5](x))
+    torch.testing.assert_close(Features(network, "2")(x), network[:2](x).flatten(1))
+    with pytest.raises(UsageError, match="unknown layer"):
+        Features(network, "nowhere")
+    with pytest.raises(UsageError, match="no linear layer"):
+        Features(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))
+
+
+def test_too_few_held_out_inputs_are_refused_before_training() -> None:
+    with pytest.raises(DataError, match="needs at least 9999 calibration inputs, but 359"):
+        CalibratedDetector.fit("autoencoder", load("digits"), fpr=0.0001, options={"epochs": 100_000})
+
+
+def test_a_state_that_does_not_fit_is_refused(fitted: dict[str, CalibratedDetector]) -> None:
+    state = fitted["autoencoder"].detector.state_dict()
+    with pytest.raises(ArtifactError, match="does not fit"):
+        AutoencoderDetector(code=7, epochs=8).restore((1, 8, 8), state)
+
+
+def test_large_data_are_fitted_in_batches_to_nearly_the_same(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    basis = torch.randn(5, 40, generator=generator)
+    x = torch.randn(9000, 5, generator=generator) @ basis + 0.01 * torch.randn(9000, 40, generator=generator)
+    odd = torch.randn(200, 40, generator=generator)
+    for name, module in (("pca", "pca"), ("k-means", "k_means")):
+        exact = make(name, {}).fit(x)
+        monkeypatch.setattr(f"robustgen.detectors.{module}._IN_MEMORY", 10)
+        batched = make(name, {}).fit(x)
+        for inputs in (x[:500], odd):
+            ratio = (batched.score(inputs) / exact.score(inputs)).median()
+            assert 0.7 < ratio < 1.4
