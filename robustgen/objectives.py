@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -54,6 +54,7 @@ def dlr(logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"]) -> Float[Ten
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is to be maximised: `value` (n,), differentiable in `x`, and `achieved` (n,), the attacker's verdict."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from scipy import stats
 
@@ -49,3 +50,11 @@ def test_keys_depend_on_content_and_seed_alone(generator: torch.Generator) -> No
     assert torch.equal(sample_keys(x.contiguous(memory_format=torch.channels_last), 3), keys)
     assert torch.equal(sample_keys(-torch.zeros(1, 4), 3), sample_keys(torch.zeros(1, 4), 3))
     assert not torch.equal(sample_keys(x, 4), keys)
+
+
+def test_shapes_in_signatures_are_checked_in_the_tests() -> None:
+    """If this fails, the run-time checker of pyproject.toml is not in force and every other shape goes unchecked."""
+    from jaxtyping import TypeCheckError
+
+    with pytest.raises(TypeCheckError):
+        uniform(torch.rand(3, 2), (2,))  # type: ignore[arg-type]

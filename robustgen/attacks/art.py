@@ -1,7 +1,7 @@
 """A classifier as IBM's Adversarial Robustness Toolbox (ART) sees it: for its attacks, and as a second opinion on ours.
 
-ART is imported only when a classifier is wrapped: that takes seconds, and reads or makes the folder `.art` in the user's
-home (ART_DATA_PATH names another). Its attacks draw from NumPy's global generator.
+ART is imported only when a classifier is wrapped: that takes seconds, and reads or makes the folder `.art` in the
+user's home (ART_DATA_PATH names another). Its attacks draw from NumPy's global generator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class _Shielded(nn.Module):
     """`model` at arm's length: ART's mode switches, moves and `.grad` end here and never reach it.
 
     Inputs are cast to the parameters' type: ART's HopSkipJump and Boundary hand over float64, which a float32
-    convolution refuses. Logits come back where the inputs were, in float32 or wider, since NumPy has no bfloat16.
+    convolution refuses. Logits come back where the inputs were, in float32 or wider, since NumPy has no bfloat16. A
+    subclass of `nn.Sequential` is called as a whole; ART would call a bare one layer by layer, past its own `forward`.
     """
 
     def __init__(self, model: Model) -> None:

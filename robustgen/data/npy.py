@@ -13,10 +13,10 @@ import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
-from io import BufferedIOBase
+
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, IO
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ class Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(stream: BufferedIOBase, size: int, name: str) -> Header:
+def read_header(stream: IO[bytes], size: int, name: str) -> Header:
     """The header at the stream's start. Raises `DataError` unless header and values together take `size` bytes."""
     try:
         version = np.lib.format.read_magic(stream)
@@ -71,7 +71,7 @@ def read_header(stream: BufferedIOBase, size: int, name: str) -> Header:
     return header
 
 
-def write_header(stream: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool = False) -> None:
+def write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool = False) -> None:
     """Write a header of exactly `HEADER` bytes at the stream's position."""
     text = repr({"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran, "shape": shape}).encode()
     stream.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", HEADER - 10) + text.ljust(HEADER - 11) + b"\n")
@@ -109,7 +109,7 @@ def unpack(archive: zipfile.ZipFile, member: str, target: Path) -> None:
     require_room(target.parent, info.file_size, name)
     try:
         with archive.open(info) as stream, target.open("wb") as out:
-            header = read_header(cast(BufferedIOBase, stream), info.file_size, name)
+            header = read_header(stream, info.file_size, name)
             write_header(out, header.dtype, header.shape, header.fortran)
             left = header.nbytes
             while chunk := stream.read(CHUNK):

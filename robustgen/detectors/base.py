@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self, final
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from robustgen.data.rows import Rows, as_rows
 from robustgen.errors import ArtifactError, RobustgenError, UsageError
 from robustgen.training.descent import TrainingProgress
+
+
+D = TypeVar("D", bound="Detector")  # not Self: the tests' run-time shape checks work method by method
 
 
 class Detector(nn.Module, ABC):
@@ -35,7 +38,7 @@ class Detector(nn.Module, ABC):
         )  # follows .to(device) before there is any state
 
     @final
-    def fit(self, data: Any, *, progress: TrainingProgress | None = None) -> Self:
+    def fit(self: D, data: Any, *, progress: TrainingProgress | None = None) -> D:
         """Learn what normal inputs look like, and return self. A second fit forgets the first.
 
         `data`: a tensor (n, *shape), a `Source` (its training split), a torch `Dataset`, or batches that can be gone
@@ -75,7 +78,7 @@ class Detector(nn.Module, ABC):
         }
 
     @final
-    def restore(self, shape: tuple[int, ...], state: Mapping[str, Tensor]) -> Self:
+    def restore(self: D, shape: tuple[int, ...], state: Mapping[str, Tensor]) -> D:
         """Take over the state of a fitted detector of the same configuration. Raises `ArtifactError` if it does not
         fit.
         """

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Verdicts(NamedTuple):
     flagged: Any
 
 
+@final
 @dataclass(frozen=True)
 class CalibratedDetector:
     """A detector, its threshold, the held-out scores behind it, and the form of the data it judges.
@@ -67,7 +68,7 @@ class CalibratedDetector:
         device: torch.device | None = None,
         batch_size: int = 500,
         progress: TrainingProgress | None = None,
-    ) -> Self:
+    ) -> CalibratedDetector:
         """Fit detector `name` on the source's training split and calibrate it on the calibration split, which it never
         saw.
 
@@ -136,14 +137,14 @@ class CalibratedDetector:
         """Where the detector is."""
         return self.detector._device
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> CalibratedDetector:
         """Move the detector, and the classifier it looks through, to `device`."""
         self.detector.to(device)
         if self.features is not None:
             self.features.to(device)
         return self
 
-    def at(self, fpr: float) -> Self:
+    def at(self, fpr: float) -> CalibratedDetector:
         """The same detector with the threshold for another false-alarm rate, from the same held-out scores."""
         return replace(self, threshold=calibrate(self.calibration_scores, fpr))
 
@@ -168,7 +169,7 @@ class CalibratedDetector:
         write_artifact(directory, "detector", config, tensors)
 
     @classmethod
-    def load(cls, path: Path, model: LoadedModel | None = None) -> Self:
+    def load(cls, path: Path, model: LoadedModel | None = None) -> CalibratedDetector:
         """Read a saved detector. `model`: the classifier it looks through, if that was not stored with it.
 
         Raises `ArtifactError` if the artifact is damaged, `UsageError` if another classifier is given than it was

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from robustgen.attacks.base import check_inputs, evaluated
-from robustgen.errors import UsageError
+from robustgen.errors import RobustgenError, UsageError
 from robustgen.objectives import Model, cross_entropy
 from robustgen.threat import ThreatModel
 
@@ -23,7 +23,7 @@ def check_model(
     """
     check_inputs(threat, x, y)
     with evaluated(model):
-        logits, again, gradient = _probe(model, x, y)
+        logits, again, gradient = _probe(model, x, y, classes)
     warnings = []
     if classes is not None and logits.shape[1] > classes:
         warnings.append(
@@ -55,7 +55,7 @@ def check_model(
     return warnings
 
 
-def _probe(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _probe(model: Model, x: Tensor, y: Tensor, classes: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """(logits, logits of a second call, input gradient of the loss), after checking that they are what they should
     be.
     """
@@ -65,11 +65,13 @@ def _probe(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             logits = model(point)
         with torch.no_grad():
             again = model(x)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except RobustgenError:
+        raise
+    except Exception as error:  # the user's model may raise anything
+        reason = str(error).splitlines()[0] if str(error) else ""
         raise UsageError(
-            f"the model cannot take inputs of shape {tuple(x.shape[1:])} ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}): give the data "
-            f"it was made for, or wrap it so that it takes such inputs"
+            f"the model cannot take {len(x)} inputs of shape {tuple(x.shape[1:])} ({type(error).__name__}: {reason}): "
+            "give the data it was made for, or wrap or export it so that it takes any number of such inputs"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -81,11 +83,11 @@ def _probe(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         raise UsageError(
             "the model returns NaN or infinite values on clean inputs: check its weights and its normalisation"
         )
-    if len(y) and int(y.max()) >= logits.shape[1]:
+    highest = max([*y.tolist(), (classes or 0) - 1])
+    if highest >= logits.shape[1]:
         raise UsageError(
-            f"wrong number of classes: the labels go up to {int(y.max())}, but the model has {logits.shape[1]} "
-            "outputs (0 to "
-            f"{logits.shape[1] - 1})"
+            f"wrong number of classes: the labels go up to {highest}, but the model has {logits.shape[1]} outputs (0 "
+            f"to {logits.shape[1] - 1}): give the data it was trained on, or the model for this data"
         )
     gradient = torch.zeros_like(x)
     if logits.requires_grad:

@@ -6,10 +6,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from robustgen.errors import RobustgenError, UsageError
 from robustgen.runtime import accelerator, seeded
 
 
+@runtime_checkable
 class Movable(Protocol):
     """A batch: a tensor, or something that moves to a device as one does."""
 
@@ -51,10 +52,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size) < 1 or not self.learning_rate > 0:
-            raise UsageError(
-                f"epochs and batch_size must be at least 1 and the learning rate above 0, but {asdict(self)} came"
-            )
+        if min(self.epochs, self.batch_size) < 1:
+            raise UsageError(f"epochs and batch_size must be at least 1, but {self.epochs} and {self.batch_size} came")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UsageError(f"the learning rate must be a number above 0, but {self.learning_rate:g} came")
 
 
 def descend(

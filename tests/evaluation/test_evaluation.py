@@ -186,7 +186,7 @@ def test_models_are_checked_in_plain_words(digits: Source, victim: LoadedModel) 
         (lambda z: net(z)[:, :5], "wrong number of classes"),
         (lambda z: net(z)[:, 0], r"shape \(n, classes\)"),
         (lambda z: net(z) / 0, "NaN or infinite"),
-        (lambda z: net(z[:, :, :4]), r"cannot take inputs of shape \(1, 8, 8\)"),
+        (lambda z: net(z[:, :, :4]), r"cannot take 40 inputs of shape \(1, 8, 8\)"),
         (lambda z: None, "NoneType came"),
     ):
         with pytest.raises(UsageError, match=message):
