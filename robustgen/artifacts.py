@@ -7,8 +7,10 @@ An artifact is a directory with `manifest.json` (kind, configuration, the SHA-25
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustgen.errors import ArtifactError, OutputError, UsageError
+from robustgen.errors import ArtifactError, OutputError, RobustgenError, UsageError
 
 FORMAT = 1
 MANIFEST, TENSORS, RESULTS = "manifest.json", "tensors.safetensors", "results.json"
-_FINGERPRINT, _OWNER = ".fingerprint", ".owner"
+_FINGERPRINT, _OWNER, _TEMPORARY = ".fingerprint", ".owner", ".partial"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def to_json(value: Any) -> str:
             return {str(key): clean(inner) for key, inner in item.items()}
         if isinstance(item, list | tuple):
             return [clean(inner) for inner in item]
-        if isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
+        if isinstance(item, float) and not math.isfinite(item):
             return None
         return item
 
@@ -70,29 +72,53 @@ def to_json(value: Any) -> str:
 
 def write_atomically(path: Path, write: Callable[[Path], None], force: bool = False) -> None:
     """Let `write` make a file beside `path`, then move it there. Raises `UsageError` if `path` exists and `force` is
-    not set.
+    not set, or is a folder.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file")
     if path.exists() and not force:
         raise UsageError(f"{path} exists already: choose another name, or overwrite it with --force")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    created = _missing_parents(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         _flush(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} could not be written: {error.strerror or error}: free some space or choose another place"
-        ) from error
-    finally:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _prune(created)
+        if _is_of(error, temporary):
+            raise _unwritten(path, error) from error
+        raise
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    """The folders that are to be made for `path`, the innermost first."""
+    return [parent for parent in path.absolute().parents if not parent.exists()]
+
+
+def _prune(folders: list[Path]) -> None:
+    """Take away folders made in vain."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _is_of(error: BaseException, path: Path) -> bool:
+    """Whether `path`, a folder above it or something in it could not be written; a full disk does not say which."""
+    name = str(getattr(error, "filename", None) or path)
+    return isinstance(error, OSError) and (name in str(path) or str(path) in name)
+
+
+def _unwritten(path: Path, error: Any) -> OutputError:
+    hint = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+    return OutputError(f"{path} cannot be created: {error.strerror or error}: {hint}choose another place")
 
 
 def _flush(path: Path) -> None:
-    """Have the file on the disk before it gets its final name: a crash in between must not leave an empty file
-    there.
-    """
+    """Have the file on the disk before it gets its final name: a crash in between must not leave an empty one."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -101,42 +127,39 @@ def _flush(path: Path) -> None:
 def staged(out: Path, force: bool = False, fingerprint: str | None = None) -> Iterator[Path]:
     """A directory to fill, which becomes `out` when the block ends well.
 
-    `fingerprint`: of the whole configuration; if the block fails or is killed, what it wrote stays and the next run
-    with the same fingerprint finds it there and can go on. Without one, nothing stays. An existing `out` is replaced
-    only with
-    `force`, and only if it is empty or robustgen wrote it. Raises `UsageError` if it may not be replaced or if another
-    run is writing it, `OutputError` if it cannot be written.
+    `fingerprint`: of the whole configuration; if the block is interrupted or killed or the disk is full, what it wrote
+    stays, and the next run with the same fingerprint finds it there and can go on. Without one, nothing stays. An
+    existing `out` is replaced only with `force`, and only if robustgen wrote it. Raises `UsageError` if it may not be
+    replaced or if another run is writing it, `OutputError` if it cannot be written.
     """
     check_free(out, force)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.with_name(f".{out.name}{_TEMPORARY}")
+    created = _missing_parents(out)
     try:
         _claim(partial, fingerprint)
     except OSError as error:
-        raise OutputError(f"{out} cannot be created: {error.strerror or error}: choose another --out") from error
-    complete = False
+        _prune(created)
+        raise _unwritten(out, error) from error
     try:
         yield partial
-        for name in (_OWNER, _FINGERPRINT):
-            (partial / name).unlink(missing_ok=True)
-        for file in partial.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        _replace(partial, out)
-        complete = True
-    except OSError as error:
-        raise OutputError(
-            f"{out} could not be written: {error.strerror or error}: free some space or choose another --out"
-        ) from error
-    finally:
-        if complete or fingerprint is None:
+        _complete(partial, out)
+    except BaseException as error:
+        problem = _unwritten(out, error) if _is_of(error, partial) else error
+        # what the input or the settings made fail would fail again
+        if fingerprint is None or (isinstance(problem, RobustgenError) and not isinstance(problem, OutputError)):
             shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                (partial / _OWNER).unlink(missing_ok=True)
+        elif _release(partial):
+            problem.add_note("what is done so far is kept, and the same command goes on from there")
+        _prune(created)
+        if problem is error:
+            raise
+        raise problem from error
 
 
 def check_free(out: Path, force: bool) -> None:
     """Raise `UsageError` unless `out` can be written: before hours of work, not after."""
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise UsageError(f"--out {out} is the folder you are in, or above it: name a new one")
     if not out.exists():
         return
     if not out.is_dir():
@@ -146,25 +169,41 @@ def check_free(out: Path, force: bool) -> None:
     if not force:
         raise UsageError(f"--out {out} exists already: choose another, or replace it with --force")
     if not any((out / name).is_file() for name in (MANIFEST, RESULTS)):
-        raise UsageError(
-            f"--force replaces only what robustgen wrote, and {out} holds no {MANIFEST} or {RESULTS}: choose another "
-            "--out"
-        )
+        why = f"--force replaces only what robustgen wrote, and {out} holds no {MANIFEST} or {RESULTS}"
+        raise UsageError(f"{why}: choose another --out")
 
 
 def _claim(partial: Path, fingerprint: str | None) -> None:
-    owner = partial / _OWNER
-    if owner.is_file() and _alive(owner.read_text()):
-        raise UsageError(
-            f"another run (process {owner.read_text()}) is writing {partial.with_name(partial.name[1:-8])}: wait for it"
-        )
-    known = partial / _FINGERPRINT
-    if fingerprint is None or not known.is_file() or known.read_text() != fingerprint:
-        shutil.rmtree(partial, ignore_errors=True)
+    """Make `partial` this process's own, empty but for what an earlier run with the same fingerprint has finished."""
     partial.mkdir(parents=True, exist_ok=True)
+    owner, known = partial / _OWNER, partial / _FINGERPRINT
+    try:
+        owner.touch(exist_ok=False)
+    except FileExistsError:
+        if _alive(owner.read_text()):
+            raise UsageError(
+                f"another run (process {owner.read_text()}) is writing {partial.with_name(partial.name[1:-8])}: wait "
+                "for it"
+            ) from None
     owner.write_text(str(os.getpid()))
+    same = fingerprint is not None and known.is_file() and known.read_text() == fingerprint
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != owner and (not same or path.suffix == _TEMPORARY):
+            path.unlink()
     if fingerprint is not None:
         known.write_text(fingerprint)
+
+
+def _release(partial: Path) -> bool:
+    """Give `partial` up, leaving it for a later run if there is anything in it; whether there is."""
+    with suppress(OSError):
+        (partial / _OWNER).unlink(missing_ok=True)
+        if any(path.name != _FINGERPRINT and path.suffix != _TEMPORARY for path in partial.iterdir()):
+            return True
+    shutil.rmtree(partial, ignore_errors=True)
+    return False
 
 
 def _alive(pid: str) -> bool:
@@ -172,20 +211,22 @@ def _alive(pid: str) -> bool:
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
-def _replace(partial: Path, out: Path) -> None:
-    if not out.exists() or not any(out.iterdir()):
-        os.replace(partial, out)
-        return
+def _complete(partial: Path, out: Path) -> None:
+    """Put `partial` in the place of `out`, all of it on the disk before."""
+    for name in (_OWNER, _FINGERPRINT):
+        (partial / name).unlink(missing_ok=True)
+    for file in partial.rglob("*"):
+        if file.is_file():
+            _flush(file)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    os.replace(out, old)
+    if out.exists() and any(out.iterdir()):
+        os.replace(out, old)
     os.replace(partial, out)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -196,12 +237,8 @@ def write_artifact(directory: Path, kind: str, config: Mapping[str, Any], tensor
 
     data = save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
     (directory / TENSORS).write_bytes(data)
-    manifest = {
-        "format": FORMAT,
-        "kind": kind,
-        "config": json.loads(to_json(dict(config))),
-        "files": {TENSORS: digest(data)},
-    }
+    plain = json.loads(to_json(dict(config)))
+    manifest = {"format": FORMAT, "kind": kind, "config": plain, "files": {TENSORS: digest(data)}}
     manifest["sha256"] = digest(to_json(manifest).encode())
     (directory / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
 
@@ -218,22 +255,18 @@ def describe(path: Path) -> dict[str, Any]:
     """
     if is_artifact(path):
         found = read_artifact(path)
-        return {
-            "kind": found.kind,
-            "config": found.config,
-            "values": sum(t.numel() for t in found.tensors.values()),
-            "sha256": found.sha256,
-        }
+        values = sum(t.numel() for t in found.tensors.values())
+        return {"kind": found.kind, "config": found.config, "values": values, "sha256": found.sha256}
     if not (path / RESULTS).is_file():
         what = "there is nothing there" if not path.exists() else f"it holds neither {MANIFEST} nor {RESULTS}"
         raise ArtifactError(
             f"{path} is not something robustgen made: {what}; give a directory made by train, fit, attack or demo"
         )
     try:
-        values = json.loads((path / RESULTS).read_text(encoding="utf-8"))
+        results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path / RESULTS} cannot be read as JSON ({error}): run the command again") from error
-    return {"kind": "results", **values} if isinstance(values, dict) else {"kind": "results", "results": values}
+    return {"kind": "results", **results} if isinstance(results, dict) else {"kind": "results", "results": results}
 
 
 def read_artifact(path: Path, kind: str | None = None) -> Artifact:
@@ -245,9 +278,8 @@ def read_artifact(path: Path, kind: str | None = None) -> Artifact:
 
     if not is_artifact(path):
         what = "there is nothing there" if not path.exists() else f"it holds no {MANIFEST}"
-        raise ArtifactError(
-            f"{path} is not a robustgen artifact: {what}; give a directory made by 'robustgen train' or 'robustgen fit'"
-        )
+        hint = "give a directory made by 'robustgen train' or 'robustgen fit'"
+        raise ArtifactError(f"{path} is not a robustgen artifact: {what}; {hint}")
     damaged = "it is damaged or was changed after it was written; make it again or restore it from a copy"
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -256,9 +288,7 @@ def read_artifact(path: Path, kind: str | None = None) -> Artifact:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: the manifest cannot be read ({type(error).__name__}): {damaged}") from error
     if isinstance(version, int) and version > FORMAT:
-        raise ArtifactError(
-            f"{path} has format {version}, and this robustgen reads formats up to {FORMAT}: upgrade robustgen"
-        )
+        raise ArtifactError(f"{path} has format {version}, and robustgen here reads up to {FORMAT}: upgrade robustgen")
     if claimed != digest(to_json(manifest).encode()):
         raise ArtifactError(f"{path}: the manifest does not match its own hash: {damaged}")
     if kind is not None and found != kind:

@@ -94,6 +94,12 @@ def _lead(outcome: Outcome) -> list[Block]:
     if "pgd" in outcome.inputs:
         name, share = _best(outcome, "pgd")
         verdict += f" The best of the three detectors, {name}, notices {percent(share)} of the inputs that fooled it."
+        noise = outcome.separations[name]["noise"].detected.value
+        if noise > 0.8 * share:
+            verdict += (
+                f" But it flags {percent(noise)} of random noise of that size as well: it sees that pixels were "
+                "changed, not that there was an attack."
+            )
     kind = "bad" if pgd.robust_accuracy.value < 0.5 * pgd.clean_accuracy.value else "warning"
     return [Notice(kind, verdict), Numbers(numbers)]  # type: ignore[arg-type]  # one of the four kinds
 
@@ -108,7 +114,7 @@ def _done(outcome: Outcome) -> list[Block]:
             f"PGD ({outcome.attacks['pgd'].summary['configuration']['steps']} steps from a random start) then looked "
             "for changes of at most "
             f"{outcome.attacks['pgd'].summary['eps']:g} per pixel that change its answer, for each of "
-            f"{outcome.attacks['pgd'].summary['n']:,} test inputs that it had right."
+            f"{outcome.attacks['pgd'].summary['n_attacked']:,} test inputs that it had right."
         ),
         Paragraph(
             "Three detectors were fitted on the same training inputs, without labels or attacks. Their thresholds "
@@ -240,10 +246,7 @@ def _reconstructions(outcome: Outcome) -> list[Block]:
         back.clamp(0, 1),
         (x - back).square().mean(1),
         [title for title, _ in columns],
-        [
-            f"{score:.4f}{' flagged' if flagged else ''}"
-            for score, flagged in zip(judged.score, judged.flagged, strict=True)
-        ],
+        [f"{score:.4f}{' *' if flagged else ''}" for score, flagged in zip(judged.score, judged.flagged, strict=True)],
     )
     return [
         Paragraph(
@@ -253,7 +256,7 @@ def _reconstructions(outcome: Outcome) -> list[Block]:
         Picture(
             figure,
             "Inputs, their reconstructions and the squared error per pixel, for clean, adversarial and foreign inputs",
-            f"Score under each map; the threshold is {fitted.threshold.value:.4f}.",
+            f"Score under each map; the threshold is {fitted.threshold.value:.4f}, * marks what is flagged.",
         ),
     ]
 

@@ -45,6 +45,23 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def fitting_threads(where: torch.device, values: int) -> Iterator[None]:
+    """Run on one thread what is too small to share: batches of fewer than 2^16 `values` on the CPU.
+
+    Sharing such work between threads costs more than it saves, and many times more when the other cores are busy.
+    """
+    before = torch.get_num_threads()
+    small = where.type == "cpu" and values < 1 << 16 and before > 1
+    if small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small:
+            torch.set_num_threads(before)
+
+
 def accelerator() -> Accelerator:
     """Accelerate's handle on this process and its siblings: gradients averaged over all, one of them the main one.
 

@@ -54,7 +54,7 @@ def evaluated(model: Model) -> Iterator[None]:
             parameter.requires_grad_(False)
             if values.dim() == 4:
                 # the parameter object stays, only its storage is swapped, and the original storage is put back below
-                parameter.data = values.contiguous(memory_format=torch.channels_last)
+                parameter.data = values.to(memory_format=torch.channels_last)
         yield
     finally:
         for module, training in modes:

@@ -41,8 +41,14 @@ class ArraySource(Source):
         return Batch(x, y, torch.from_numpy(rows.copy()))
 
 
-def image_source(name: str, x: Sequence[Array], y: npt.NDArray[np.int64] | None, splits: dict[str, Indices],
-                 classes: tuple[str, ...], sha256: str) -> ArraySource:
+def image_source(
+    name: str,
+    x: Sequence[Array],
+    y: npt.NDArray[np.int64] | None,
+    splits: dict[str, Indices],
+    classes: tuple[str, ...],
+    sha256: str,
+) -> ArraySource:
     """Images that are known to be right (built-in sets), in their own form."""
     shape = x[0].shape[1:] if x[0].ndim == 4 else (1, *x[0].shape[1:])
     return ArraySource(DataSpec(name, "image", shape, classes, sha256=sha256), splits, x, y)
@@ -54,8 +60,14 @@ def reshaped(source: ArraySource, size: tuple[int, int] | None, like: DataSpec |
     return dataclasses.replace(source, spec=dataclasses.replace(source.spec, shape=shape))
 
 
-def table_source(spec: DataSpec, splits: dict[str, Indices], x: Sequence[Array], y: npt.NDArray[np.int64] | None,
-                 size: tuple[int, int] | None, like: DataSpec | None) -> ArraySource:
+def table_source(
+    spec: DataSpec,
+    splits: dict[str, Indices],
+    x: Sequence[Array],
+    y: npt.NDArray[np.int64] | None,
+    size: tuple[int, int] | None,
+    like: DataSpec | None,
+) -> ArraySource:
     """A table, scaled by the training rows' smallest and largest values, or by those of `like`. Raises `DataError`."""
     require_kind(spec.name, "table", like)
     if size is not None:
@@ -67,12 +79,15 @@ def table_source(spec: DataSpec, splits: dict[str, Indices], x: Sequence[Array],
             bad = np.argwhere(~np.isfinite(rows))
             if len(bad):
                 row, column = bad[0]
-                raise DataError(f"{spec.name!r} has a NaN or infinite value in row {start + row}, column "
-                                f"{spec.columns[column] if spec.columns else column}: drop or fill such rows first")
+                raise DataError(
+                    f"{spec.name!r} has a NaN or infinite value in row {start + row}, column "
+                    f"{spec.columns[column] if spec.columns else column}: drop or fill such rows first"
+                )
     if like is not None:
         if spec.shape != like.shape:
-            raise DataError(f"{spec.name!r} has {spec.shape[0]} columns, but {like.shape[0]} are needed, as in "
-                            f"{like.name!r}")
+            raise DataError(
+                f"{spec.name!r} has {spec.shape[0]} columns, but {like.shape[0]} are needed, as in {like.name!r}"
+            )
         scale = dataclasses.replace(spec, columns=like.columns, minimum=like.minimum, maximum=like.maximum)
     else:
         least, most = _extremes(x, splits["train"])

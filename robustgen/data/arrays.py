@@ -65,8 +65,10 @@ def _members(path: Path) -> dict[str, str]:
     elif "x" in members:
         members = {key: name for key, name in members.items() if "_" not in key}
     else:
-        raise DataError(f"{path.name} has the arrays {sorted(found)}: it needs x (and perhaps y), or x_train and "
-                        "x_test (and perhaps y_train and y_test)")
+        raise DataError(
+            f"{path.name} has the arrays {sorted(found)}: it needs x (and perhaps y), or x_train and "
+            "x_test (and perhaps y_train and y_test)"
+        )
     class_names = next((found[alias] for alias in NAMES if alias in found), None)
     return members if class_names is None else {**members, "classes": class_names}
 
@@ -77,8 +79,10 @@ def _labels(name: str, x: list[Array], y: list[Array]) -> npt.NDArray[np.int64]:
         if labels.shape not in ((len(part),), (len(part), 1)):
             raise DataError(f"{name}: y has shape {labels.shape}, but one class number a row is needed, ({len(part)},)")
         if labels.dtype.kind not in "biuf" or not _whole(labels):
-            raise DataError(f"{name}: y is of type {labels.dtype} with values that are not whole numbers: classes are "
-                            "numbered 0 to k-1")
+            raise DataError(
+                f"{name}: y is of type {labels.dtype} with values that are not whole numbers: classes are "
+                "numbered 0 to k-1"
+            )
     joined = np.concatenate([labels.reshape(-1) for labels in y]).astype(np.int64)
     if joined.min() < 0 or joined.max() >= MOST_CLASSES:
         raise DataError(f"{name}: y goes from {joined.min()} to {joined.max()}: number the classes 0 to k-1")
@@ -89,12 +93,21 @@ def _whole(labels: Array) -> bool:
     return labels.dtype.kind != "f" or bool(np.isfinite(labels).all() and (labels == np.floor(labels)).all())
 
 
-def _user_source(name: str, x: list[Array], y: npt.NDArray[np.int64] | None, names: tuple[str, ...], sha256: str,
-                 size: tuple[int, int] | None, like: DataSpec | None) -> ArraySource:
+def _user_source(
+    name: str,
+    x: list[Array],
+    y: npt.NDArray[np.int64] | None,
+    names: tuple[str, ...],
+    sha256: str,
+    size: tuple[int, int] | None,
+    like: DataSpec | None,
+) -> ArraySource:
     """Check what a user's file holds and put it into form."""
     if len({(part.shape[1:], part.dtype) for part in x}) > 1:
-        raise DataError(f"{name}: x_train has inputs of shape {x[0].shape[1:]} of {x[0].dtype} and x_test "
-                        f"{x[1].shape[1:]} of {x[1].dtype}: they must agree")
+        raise DataError(
+            f"{name}: x_train has inputs of shape {x[0].shape[1:]} of {x[0].dtype} and x_test "
+            f"{x[1].shape[1:]} of {x[1].dtype}: they must agree"
+        )
     n = sum(map(len, x))
     splits = given_splits(len(x[0]), len(x[1]), like) if len(x) == 2 else pool_splits(n, like)
     classes: tuple[str, ...] = ()
@@ -116,11 +129,14 @@ def _image_shape(name: str, x: Array) -> tuple[int, ...]:
     if x.ndim == 3:
         return (1, *x.shape[1:])
     if x.ndim != 4:
-        raise DataError(f"{name}: x has shape {x.shape}: inputs are (n, columns), (n, height, width) or (n, channels, "
-                        "height, width)")
+        raise DataError(
+            f"{name}: x has shape {x.shape}: inputs are (n, columns), (n, height, width) or (n, channels, "
+            "height, width)"
+        )
     if x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        raise DataError(f"{name}: x has shape {x.shape}, channels last: save it with channels first, x.transpose(0, 3, "
-                        "1, 2)")
+        raise DataError(
+            f"{name}: x has shape {x.shape}, channels last: save it with channels first, x.transpose(0, 3, 1, 2)"
+        )
     return x.shape[1:]
 
 
@@ -137,7 +153,13 @@ def _check_pixels(name: str, x: Array) -> None:
             raise DataError(f"{name} has a NaN or infinite value in row {start + row}: drop or fill such rows first")
         least, most = min(least, float(rows.min())), max(most, float(rows.max()))
     if least < -1e-6 or most > 1 + 1e-6:
-        what = ("(x + 1) / 2" if -1 <= least < 0 and most <= 1 else
-                "x / 255" if least >= 0 and most <= 255 else "(x - low) / (high - low)")
-        raise DataError(f"{name}: float images must lie in [0, 1], these go from {least:g} to {most:g}: save {what} "
-                        "instead")
+        what = (
+            "(x + 1) / 2"
+            if -1 <= least < 0 and most <= 1
+            else "x / 255"
+            if least >= 0 and most <= 255
+            else "(x - low) / (high - low)"
+        )
+        raise DataError(
+            f"{name}: float images must lie in [0, 1], these go from {least:g} to {most:g}: save {what} instead"
+        )

@@ -45,8 +45,10 @@ def converted(key: str, write: Callable[[Path], None]) -> Path:
         os.rename(making, done)
     except OSError as error:
         if not done.is_dir():  # else another process converted the same data meanwhile
-            raise DataError(f"cannot convert data into {root}: {error.strerror or error}; free some space, or set "
-                            "ROBUSTGEN_DATA to a folder with room") from error
+            raise DataError(
+                f"cannot convert data into {root}: {error.strerror or error}; free some space, or set "
+                "ROBUSTGEN_DATA to a folder with room"
+            ) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return done
@@ -56,8 +58,10 @@ def require_room(folder: Path, size: int, name: str) -> None:
     """Raise `DataError` unless the disk of `folder` has `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise DataError(f"{name} unpacks to {size:,} bytes and the disk of {folder} has {free:,} left: "
-                        "free some space, or set ROBUSTGEN_DATA to a folder with room")
+        raise DataError(
+            f"{name} unpacks to {size:,} bytes and the disk of {folder} has {free:,} left: "
+            "free some space, or set ROBUSTGEN_DATA to a folder with room"
+        )
 
 
 def open_file(path: Path) -> BufferedReader:

@@ -20,8 +20,13 @@ ROW = (3, 32, 32)
 TRAIN = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "train")
 TEST, META = ("test_batch", "test"), ("batches.meta", "meta")
 MULTIARRAY = "numpy._core.multiarray"
-NEEDED = {("numpy.core.multiarray", "_reconstruct"): MULTIARRAY, (MULTIARRAY, "_reconstruct"): MULTIARRAY,
-          ("numpy", "ndarray"): "numpy", ("numpy", "dtype"): "numpy", ("_codecs", "encode"): "_codecs"}
+NEEDED = {
+    ("numpy.core.multiarray", "_reconstruct"): MULTIARRAY,
+    (MULTIARRAY, "_reconstruct"): MULTIARRAY,
+    ("numpy", "ndarray"): "numpy",
+    ("numpy", "dtype"): "numpy",
+    ("_codecs", "encode"): "_codecs",
+}
 """What an array's pickle names, and where it is today."""
 
 
@@ -37,10 +42,12 @@ class ArrayUnpickler(pickle.Unpickler):
 def cifar_parts(files: list[Path], folder: Path) -> None:
     """Turn the archive of CIFAR-10 or CIFAR-100 into x_train.npy, y_train.npy, x_test.npy, y_test.npy and
     classes.npy."""
-    with (NpyWriter(folder / "x_train.npy", np.uint8, ROW) as x_train,
-          NpyWriter(folder / "x_test.npy", np.uint8, ROW) as x_test,
-          NpyWriter(folder / "y_train.npy", np.int64) as y_train,
-          NpyWriter(folder / "y_test.npy", np.int64) as y_test):
+    with (
+        NpyWriter(folder / "x_train.npy", np.uint8, ROW) as x_train,
+        NpyWriter(folder / "x_test.npy", np.uint8, ROW) as x_test,
+        NpyWriter(folder / "y_train.npy", np.int64) as y_train,
+        NpyWriter(folder / "y_test.npy", np.int64) as y_test,
+    ):
         for member, content in _members(files[0]):
             if member in META:
                 classes = content.get("label_names") or content["fine_label_names"]

@@ -15,8 +15,15 @@ from typing import Any
 from robustgen.data.cache import data_folder, open_file
 from robustgen.errors import DataError, MissingPackageError
 
-DIRECTORY = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10",
-             "cifar100": "CIFAR100", "svhn": "SVHN", "usps": "USPS"}
+DIRECTORY = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+    "usps": "USPS",
+}
 """The names of torchvision's classes, which are also the folders in which it keeps the MNIST family."""
 SECONDS_TO_WAIT = 30.0
 
@@ -60,8 +67,10 @@ def checked(path: Path, file: Published) -> Path:
     with open_file(path) as stream:
         md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if md5 != file.md5:
-        raise DataError(f"{path} is damaged or another file: its MD5 is {md5}, the published one {file.md5}; delete it "
-                        "and try again")
+        raise DataError(
+            f"{path} is damaged or another file: its MD5 is {md5}, the published one {file.md5}; delete it "
+            "and try again"
+        )
     return path
 
 
@@ -84,8 +93,10 @@ def fetch(name: str, file: Published) -> Path:
     except OSError as error:
         reasons = [f"{folder} cannot be written: {error.strerror or error}"]
     missing = [other.filename for other in published_files(name) if not (folder / other.filename).is_file()]
-    raise DataError(f"{name!r} could not be downloaded ({'; '.join(reasons)}): put {' and '.join(missing)} into "
-                    f"{folder}, or set ROBUSTGEN_DATA to the folder that holds them")
+    raise DataError(
+        f"{name!r} could not be downloaded ({'; '.join(reasons)}): put {' and '.join(missing)} into "
+        f"{folder}, or set ROBUSTGEN_DATA to the folder that holds them"
+    )
 
 
 @contextlib.contextmanager

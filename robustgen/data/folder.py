@@ -20,8 +20,14 @@ from robustgen.data.source import Batch, DataSpec, Indices, Source, split_rows
 from robustgen.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "calibration", "valid": "calibration",
-                 "validation": "calibration", "calibration": "calibration"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "test": "test",
+    "val": "calibration",
+    "valid": "calibration",
+    "validation": "calibration",
+    "calibration": "calibration",
+}
 HASHED = 1 << 16
 
 
@@ -104,8 +110,15 @@ def _images(root: Path, skipped: dict[str, str]) -> Iterator[str]:
                 yield Path(directory, name).relative_to(root).as_posix()
 
 
-def _source(name: str, root: Path, files: list[str], size: tuple[int, int] | None, like: DataSpec | None,
-            skipped: dict[str, str], depth: int) -> FolderSource:
+def _source(
+    name: str,
+    root: Path,
+    files: list[str],
+    size: tuple[int, int] | None,
+    like: DataSpec | None,
+    skipped: dict[str, str],
+    depth: int,
+) -> FolderSource:
     """The files as a source whose classes are the folders at `depth` below the root."""
     digest, sizes, grey, kept = hashlib.sha256(), Counter[tuple[int, int]](), True, []
     for file in files:
@@ -126,8 +139,9 @@ def _source(name: str, root: Path, files: list[str], size: tuple[int, int] | Non
         raise DataError(f"no images in {root}{reasons}; images are {' '.join(e[1:] for e in EXTENSIONS)}")
     shape = requested_shape(name, (1 if grey else 3, *sizes.most_common(1)[0][0]), size, like, convert=True)
     if shape[0] not in (1, 3):
-        raise DataError(f"image files can be read as grey or RGB, but {shape} is needed, as in "
-                        f"{like.name if like else name!r}")
+        raise DataError(
+            f"image files can be read as grey or RGB, but {shape} is needed, as in {like.name if like else name!r}"
+        )
     parts = [file.split("/") for file in kept]
     y: npt.NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()

@@ -15,8 +15,9 @@ from robustgen.errors import DataError, UsageError
 MOST_CLASSES = 100_000
 
 
-def requested_shape(name: str, own: tuple[int, ...], size: tuple[int, int] | None, like: DataSpec | None,
-                    *, convert: bool) -> tuple[int, ...]:
+def requested_shape(
+    name: str, own: tuple[int, ...], size: tuple[int, int] | None, like: DataSpec | None, *, convert: bool
+) -> tuple[int, ...]:
     """The (channels, height, width) in which images of the shape `own` are to be handed out.
 
     `like` fixes all three and `size` the last two. Images with a known meaning (`convert`) are turned into any form;
@@ -29,8 +30,9 @@ def requested_shape(name: str, own: tuple[int, ...], size: tuple[int, int] | Non
         return (*own[:-2], *size) if size else own
     require_kind(name, "image", like)
     if size is not None and tuple(size) != like.shape[-2:]:
-        raise UsageError(f"size {size} was asked for, but {like.name!r}, whose form is to be met, has "
-                         f"{like.shape[-2:]}")
+        raise UsageError(
+            f"size {size} was asked for, but {like.name!r}, whose form is to be met, has {like.shape[-2:]}"
+        )
     if not convert and (own[:-2] != like.shape[:-2] or (size is None and own != like.shape)):
         hint = "" if own[:-2] != like.shape[:-2] else f"; ask for size {like.shape[-2:]} to have them resized"
         raise DataError(f"{name!r} has inputs of shape {own}, but {like.shape} is needed, as in {like.name!r}{hint}")
@@ -40,8 +42,9 @@ def requested_shape(name: str, own: tuple[int, ...], size: tuple[int, int] | Non
 def require_kind(name: str, kind: str, like: DataSpec | None) -> None:
     """Raise `DataError` if images are given where a table is needed, or the other way round."""
     if like is not None and like.kind != kind:
-        raise DataError(f"{name!r} is of kind {kind}, but inputs of kind {like.kind} are needed, as in {like.name!r} "
-                        f"{like.shape}")
+        raise DataError(
+            f"{name!r} is of kind {kind}, but inputs of kind {like.kind} are needed, as in {like.name!r} {like.shape}"
+        )
 
 
 def to_shape(x: Float[Tensor, "n c h w"], shape: Sequence[int]) -> Float[Tensor, "n c2 h2 w2"]:
@@ -54,8 +57,9 @@ def to_shape(x: Float[Tensor, "n c h w"], shape: Sequence[int]) -> Float[Tensor,
         elif x.shape[1] == 1:
             x = x.expand(-1, channels, -1, -1)
         else:
-            raise DataError(f"images of {x.shape[1]} channels cannot be turned into {channels}: only 3 into 1, and 1 "
-                            "into any")
+            raise DataError(
+                f"images of {x.shape[1]} channels cannot be turned into {channels}: only 3 into 1, and 1 into any"
+            )
     if list(x.shape[2:]) != size:
         x = torch.nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True).clamp(0, 1)
     return x.contiguous()
@@ -74,8 +78,11 @@ def given_splits(n_train: int, n_test: int, like: DataSpec | None = None) -> dic
     if like is not None:
         return pool_splits(n_train + n_test, like)
     splits = split_rows(n_train, {"calibration": 0.1, "train": 0.9})
-    return {"train": splits["train"], "calibration": splits["calibration"],
-            "test": np.arange(n_train, n_train + n_test, dtype=np.int64)}
+    return {
+        "train": splits["train"],
+        "calibration": splits["calibration"],
+        "test": np.arange(n_train, n_train + n_test, dtype=np.int64),
+    }
 
 
 def class_numbers(own: tuple[str, ...], like: DataSpec | None) -> tuple[Indices, tuple[str, ...]]:

@@ -26,19 +26,33 @@ from robustgen.errors import DataError
 
 UNSIGNED_BYTES = 8
 OFFICIAL = {  # SHA-256 of the unpacked files: train images, train labels, test images, test labels
-    "mnist": ("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-              "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-              "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-              "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
-    "fashion-mnist": ("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-                      "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-                      "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-                      "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion-mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
 }
 CLASSES = {
     "mnist": tuple("0123456789"),
-    "fashion-mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-                      "Ankle boot"),
+    "fashion-mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
 
@@ -99,8 +113,10 @@ def idx_source(found: IdxSet, name: str) -> tuple[ArraySource, str | None]:
     name = official or name
     train, train_labels, test, test_labels = (open_npy(folder / f"{i}.npy") for i in range(4))
     if train.shape[1:] != test.shape[1:]:
-        raise DataError(f"{found.files[0]} has images of {train.shape[1:]} and {found.files[2]} of {test.shape[1:]}: "
-                        "they must agree")
+        raise DataError(
+            f"{found.files[0]} has images of {train.shape[1:]} and {found.files[2]} of {test.shape[1:]}: "
+            "they must agree"
+        )
     y = np.concatenate([train_labels, test_labels]).astype(np.int64)
     classes = CLASSES.get(name, ())
     if y.max() >= len(classes):
@@ -146,8 +162,9 @@ def _unpack(path: Path, target: Path) -> str:
                     digest.update(chunk)
                     out.append(np.frombuffer(chunk[: len(chunk) // row * row], np.uint8))
             if left or stream.read(1):
-                raise DataError(f"{path} is damaged: {'it ends early' if left else 'more follows'} than shape {shape} "
-                                "says")
+                raise DataError(
+                    f"{path} is damaged: {'it ends early' if left else 'more follows'} than shape {shape} says"
+                )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     return digest.hexdigest()

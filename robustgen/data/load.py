@@ -18,8 +18,14 @@ from robustgen.errors import DataError, UsageError
 from robustgen.registry import resolve, suggestion
 
 Reader = Callable[[Path, tuple[int, int] | None, DataSpec | None], Source]
-READERS: dict[str, Reader] = {".npz": load_npz, ".npy": load_npy, ".csv": load_csv, ".tsv": load_csv,
-                              ".parquet": load_parquet, **dict.fromkeys(EXTENSIONS, load_image)}
+READERS: dict[str, Reader] = {
+    ".npz": load_npz,
+    ".npy": load_npy,
+    ".csv": load_csv,
+    ".tsv": load_csv,
+    ".parquet": load_parquet,
+    **dict.fromkeys(EXTENSIONS, load_image),
+}
 FORMS = "or give a folder of images or IDX files, an image file, a .npz or .npy array, a .csv or .parquet table"
 
 

@@ -13,10 +13,9 @@ import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
-
 from pathlib import Path
 from types import TracebackType
-from typing import Any, IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +29,16 @@ HEADER = 256
 MOST_PACKED = 1100
 """No deflate stream unpacks to more than 1032 times its size (zlib's technical notes): a claim beyond that is a lie."""
 CHUNK = 1 << 20
-BAD_HEADER = (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, OverflowError,
-              tokenize.TokenError)
+BAD_HEADER = (
+    ValueError,
+    TypeError,
+    KeyError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+)
 """What numpy lets through from Python's own parser when a header is not a dictionary."""
 
 
@@ -54,20 +61,25 @@ def read_header(stream: IO[bytes], size: int, name: str) -> Header:
     try:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
-            raise DataError(f"{name} is .npy version {version[0]}.{version[1]}: only arrays of plain numbers (version "
-                            "1.0) are read")
+            raise DataError(
+                f"{name} is .npy version {version[0]}.{version[1]}: only arrays of plain numbers (version 1.0) are read"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a header written by Python 2 is fine
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except (*BAD_HEADER, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{name} is not a readable .npy array: {error}") from error
     if dtype.hasobject or dtype.fields is not None:
-        raise DataError(f"{name} holds Python objects or records (dtype {dtype}), which are not read: save it as plain "
-                        "numbers, for example with x.astype('float32')")
+        raise DataError(
+            f"{name} holds Python objects or records (dtype {dtype}), which are not read: save it as plain "
+            "numbers, for example with x.astype('float32')"
+        )
     header = Header(dtype, shape, fortran, stream.tell())
     if min(shape, default=1) < 0 or header.offset + header.nbytes != size:
-        raise DataError(f"{name} is damaged: its header says shape {shape} of {dtype}, {header.nbytes:,} bytes, "
-                        f"but {size - header.offset:,} bytes follow")
+        raise DataError(
+            f"{name} is damaged: its header says shape {shape} of {dtype}, {header.nbytes:,} bytes, "
+            f"but {size - header.offset:,} bytes follow"
+        )
     return header
 
 
@@ -104,8 +116,10 @@ def unpack(archive: zipfile.ZipFile, member: str, target: Path) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{name} is packed in a way that .npz files are not: save it with numpy.savez_compressed")
     if info.file_size > MOST_PACKED * info.compress_size + HEADER:
-        raise DataError(f"{name} claims to unpack from {info.compress_size:,} to {info.file_size:,} bytes, which no "
-                        "array does: refused")
+        raise DataError(
+            f"{name} claims to unpack from {info.compress_size:,} to {info.file_size:,} bytes, which no "
+            "array does: refused"
+        )
     require_room(target.parent, info.file_size, name)
     try:
         with archive.open(info) as stream, target.open("wb") as out:
@@ -138,8 +152,9 @@ class NpyWriter:
     def __enter__(self) -> NpyWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self._file:
             self._file.seek(0)
             write_header(self._file, self.dtype, (self.n, *self.row_shape))

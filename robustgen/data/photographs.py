@@ -23,13 +23,17 @@ def photographs(spec: DataSpec, n: int, seed: int = 0) -> Float[Tensor, "n c h w
     from sklearn.datasets import load_sample_images
 
     if spec.kind != "image" or spec.shape[0] not in (1, 3):
-        raise UsageError(f"photographs can stand in for images in grey or RGB, but {spec.name!r} is of kind "
-                         f"{spec.kind}, shape {spec.shape}")
+        raise UsageError(
+            f"photographs can stand in for images in grey or RGB, but {spec.name!r} is of kind "
+            f"{spec.kind}, shape {spec.shape}"
+        )
     if n < 1:
         raise UsageError(f"n must be at least 1: got {n}")
     channels, height, width = spec.shape
-    photos = [to_shape(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255, (channels, *photo.shape[:2]))
-              for photo in load_sample_images().images]
+    photos = [
+        to_shape(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255, (channels, *photo.shape[:2]))
+        for photo in load_sample_images().images
+    ]
     generator = torch.Generator().manual_seed(seed)
     patches = torch.empty(n, *spec.shape)
     for i, (pick, share, down, right) in enumerate(torch.rand(n, 4, generator=generator, dtype=torch.float64).tolist()):

@@ -88,6 +88,17 @@ def _image(path: Path) -> Iterator[Image.Image]:
         raise DataError("it is not an image that Pillow knows") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"it is too large: {error}") from error
-    except (OSError, EOFError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError, struct.error,
-            MemoryError, ZeroDivisionError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+        struct.error,
+        MemoryError,
+        ZeroDivisionError,
+    ) as error:
         raise error if isinstance(error, DataError) else DataError(f"it is damaged: {error}") from error

@@ -82,18 +82,22 @@ def _named(found: IdxSet, name: str, own: bool) -> ArraySource | None:
     if found.shapes != MNIST_SHAPES and not own:
         return None
     if found.shapes != MNIST_SHAPES:
-        raise DataError(f"{found.files[0].parent} has arrays of {found.shapes}, but {name!r} has {MNIST_SHAPES}: put "
-                        "its files there")
+        raise DataError(
+            f"{found.files[0].parent} has arrays of {found.shapes}, but {name!r} has {MNIST_SHAPES}: put "
+            "its files there"
+        )
     source, official = idx_source(found, name)
     if official == name or (official is None and name == "kmnist"):  # whose unpacked content has no checksum here
         return source
     if not own:
         return None
     if official is not None:
-        raise DataError(f"the files in {found.files[0].parent} are those of {official!r}, not of {name!r}: put its own "
-                        "there")
-    warnings.warn(f"the files in {found.files[0].parent} are not the official {name!r}: they differ in "
-                  "content", stacklevel=4)
+        raise DataError(
+            f"the files in {found.files[0].parent} are those of {official!r}, not of {name!r}: put its own there"
+        )
+    warnings.warn(
+        f"the files in {found.files[0].parent} are not the official {name!r}: they differ in content", stacklevel=4
+    )
     return dataclasses.replace(source, spec=dataclasses.replace(source.spec, name=f"{name} (modified)"))
 
 
@@ -129,9 +133,11 @@ def _svhn_parts(files: list[Path], folder: Path) -> None:
 def _usps_parts(files: list[Path], folder: Path) -> None:
     """LIBSVM lines, packed: the class from 1 to 10, then 256 times index:value with values from -1 to 1."""
     for path, split in zip(files, ("train", "test"), strict=True):
-        with (bz2.open(path, "rt", encoding="ascii") as lines,
-              NpyWriter(folder / f"x_{split}.npy", np.uint8, (16, 16)) as x,
-              NpyWriter(folder / f"y_{split}.npy", np.int64) as y):
+        with (
+            bz2.open(path, "rt", encoding="ascii") as lines,
+            NpyWriter(folder / f"x_{split}.npy", np.uint8, (16, 16)) as x,
+            NpyWriter(folder / f"y_{split}.npy", np.int64) as y,
+        ):
             for line in lines:
                 label, *cells = line.split()
                 values = np.array([cell.partition(":")[2] for cell in cells], np.float32)

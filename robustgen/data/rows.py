@@ -78,12 +78,16 @@ def as_rows(data: Inputs, split: Split = "train", limit: int | None = None) -> R
     if isinstance(data, Dataset):
         return DatasetRows(data, limit)
     if isinstance(data, Iterator):
-        raise UsageError(f"a {type(data).__name__} can be iterated once only, but training goes through the data again "
-                         "and again: pass a list, a DataLoader, a dataset or a tensor")
+        raise UsageError(
+            f"a {type(data).__name__} can be iterated once only, but training goes through the data again "
+            "and again: pass a list, a DataLoader, a dataset or a tensor"
+        )
     if isinstance(data, Iterable) and not hasattr(data, "__array__"):
         return IterableRows(data, limit)
-    raise UsageError(f"data of type {type(data).__name__} cannot be gone through: pass a tensor (torch.from_numpy for "
-                     "an array), a source, a dataset, or batches such as a DataLoader's")
+    raise UsageError(
+        f"data of type {type(data).__name__} cannot be gone through: pass a tensor (torch.from_numpy for "
+        "an array), a source, a dataset, or batches such as a DataLoader's"
+    )
 
 
 def checked(x: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -91,8 +95,9 @@ def checked(x: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
     if not x.is_floating_point():
         raise DataError(f"inputs must be floating, in [0, 1]: got {x.dtype} (bytes are to be divided by 255)")
     if shape is not None and tuple(x.shape[1:]) != shape:
-        raise DataError(f"inputs of shape {tuple(x.shape[1:])} came after inputs of shape {shape}: all must have one "
-                        "shape")
+        raise DataError(
+            f"inputs of shape {tuple(x.shape[1:])} came after inputs of shape {shape}: all must have one shape"
+        )
     finite = torch.isfinite(x)
     if not finite.all():
         bad = int((~finite.flatten(1).all(1)).nonzero()[0])
@@ -150,8 +155,9 @@ class DatasetRows(Rows):
             items = [_input(self.dataset[row]) for row in rows.tolist()]
             for item in items:
                 if tuple(item.shape) != self.shape:
-                    raise DataError(f"the dataset has inputs of shape {self.shape} and {tuple(item.shape)}: all must "
-                                    "have one shape")
+                    raise DataError(
+                        f"the dataset has inputs of shape {self.shape} and {tuple(item.shape)}: all must have one shape"
+                    )
             yield torch.stack(items)
 
 
@@ -162,8 +168,10 @@ class IterableRows(Rows):
         self.data = data
         first = next((_input(batch) for batch in data), None)
         if first is None or first.ndim < 2 or not len(first):
-            raise DataError(f"the {type(data).__name__} yields no batches of inputs (n, ...)"
-                            f"{'' if first is None else f': the first has shape {tuple(first.shape)}'}")
+            raise DataError(
+                f"the {type(data).__name__} yields no batches of inputs (n, ...)"
+                f"{'' if first is None else f': the first has shape {tuple(first.shape)}'}"
+            )
         super().__init__(tuple(checked(first).shape[1:]), limit)
 
     def _count(self) -> int:
@@ -185,14 +193,16 @@ class IterableRows(Rows):
         if held:
             yield torch.cat(held)
         if not seen:
-            raise UsageError(f"the {type(self.data).__name__} could be iterated once only: pass something that starts "
-                             "anew each time")
+            raise UsageError(
+                f"the {type(self.data).__name__} could be iterated once only: pass something that starts anew each time"
+            )
 
 
 def _input(item: Any) -> Tensor:
     """The input of a dataset's item or of a batch: itself, or the first of a tuple."""
     x = item[0] if isinstance(item, (tuple, list)) and item else item
     if not isinstance(x, Tensor):
-        raise DataError(f"inputs must be tensors: got {type(x).__name__} (torchvision.transforms.ToTensor makes "
-                        "tensors of images)")
+        raise DataError(
+            f"inputs must be tensors: got {type(x).__name__} (torchvision.transforms.ToTensor makes tensors of images)"
+        )
     return x

@@ -61,8 +61,9 @@ def load_parquet(path: Path, size: tuple[int, int] | None = None, like: DataSpec
     return _load(path, *_parquet(path), size, like)
 
 
-def _load(path: Path, names: list[str], pieces: Iterator[Piece], size: tuple[int, int] | None,
-          like: DataSpec | None) -> ArraySource:
+def _load(
+    path: Path, names: list[str], pieces: Iterator[Piece], size: tuple[int, int] | None, like: DataSpec | None
+) -> ArraySource:
     require_kind(path.name, "table", like)
     wanted = like.columns if like is not None else ()
     layout = _layout(path, names, wanted)
@@ -85,16 +86,22 @@ def _layout(path: Path, names: list[str], wanted: tuple[str, ...]) -> Layout:
     """Raises `DataError` if the columns are unnamed, named twice, or lack one that is wanted."""
     unnamed = [i + 1 for i, name in enumerate(names) if not name]
     if unnamed:
-        raise DataError(f"{path}: column {unnamed[0]} has no name: name it in the first line, or leave it out "
-                        "(index=False in pandas)")
+        raise DataError(
+            f"{path}: column {unnamed[0]} has no name: name it in the first line, or leave it out "
+            "(index=False in pandas)"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: the column name {twice[0]!r} appears twice: the first line must name the columns, "
-                        "each in its own way")
+        raise DataError(
+            f"{path}: the column name {twice[0]!r} appears twice: the first line must name the columns, "
+            "each in its own way"
+        )
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise DataError(f"{path} lacks the columns {', '.join(map(repr, missing))}: it must have all {len(wanted)} "
-                        "that were trained on")
+        raise DataError(
+            f"{path} lacks the columns {', '.join(map(repr, missing))}: it must have all {len(wanted)} "
+            "that were trained on"
+        )
     found = {name.lower(): i for i, name in reversed(list(enumerate(names))) if name not in wanted}
     label = next((found[name] for name in CLASS_COLUMNS if name in found), None)
     inputs = [names.index(name) for name in wanted] or [i for i in range(len(names)) if i != label]
@@ -129,9 +136,11 @@ def _numbers(path: Path, layout: Layout, piece: Piece, i: int, first: bool) -> n
         return values
     if first and _is_text(piece.columns[i][0]):
         texts = [layout.names[j] for j in layout.inputs if _is_text(piece.columns[j][0])]
-        raise DataError(f"{path}: the columns {', '.join(map(repr, texts))} are not numbers: only numeric columns are "
-                        "read so far, "
-                        "so drop these or encode them as numbers first (a class column is to be named label)")
+        raise DataError(
+            f"{path}: the columns {', '.join(map(repr, texts))} are not numbers: only numeric columns are "
+            "read so far, "
+            "so drop these or encode them as numbers first (a class column is to be named label)"
+        )
     cell, where = piece.columns[i][bad[0]], f"{path}, line {piece.lines[bad[0]]}, column {layout.names[i]!r}"
     if cell is None or not str(cell).strip():
         raise DataError(f"{where}: the cell is empty: fill or drop such rows first")
@@ -157,8 +166,9 @@ def _class_codes(path: Path, layout: Layout, piece: Piece, label: int) -> Iterat
     for cell, line in zip(piece.columns[label], piece.lines, strict=True):
         text = "" if cell is None else str(cell).strip()
         if not text:
-            raise DataError(f"{path}, line {line}, column {layout.names[label]!r}: the class is empty: fill or "
-                            "drop such rows first")
+            raise DataError(
+                f"{path}, line {line}, column {layout.names[label]!r}: the class is empty: fill or drop such rows first"
+            )
         yield layout.classes.setdefault(text, len(layout.classes))
 
 
@@ -222,8 +232,9 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[Piece]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise MissingPackageError("Parquet files are read with the package pyarrow: pip install "
-                                  "'robustgen[parquet]'") from error
+        raise MissingPackageError(
+            "Parquet files are read with the package pyarrow: pip install 'robustgen[parquet]'"
+        ) from error
     try:
         file = parquet.ParquetFile(path)
     except OSError as error:

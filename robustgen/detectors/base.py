@@ -17,7 +17,6 @@ from robustgen.data.rows import Rows, as_rows
 from robustgen.errors import ArtifactError, RobustgenError, UsageError
 from robustgen.training.descent import TrainingProgress
 
-
 D = TypeVar("D", bound="Detector")  # not Self: the tests' run-time shape checks work method by method
 
 

@@ -6,9 +6,12 @@ import importlib
 import importlib.util
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -101,7 +104,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch notes what is odd about a foreign file; what matters raises as well
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtifactError(
             f"--weights {path} holds more than tensors, and loading it would run code: save the network's "
@@ -127,17 +132,13 @@ def _from_torchvision(name: str, weights: Path | None) -> nn.Module:
     if weights is None:
         raise UsageError(f"torchvision:{name} needs --weights FILE, the state dict to load: robustgen downloads none")
     state = read_state(weights)
-    # the last bias is the classifier's: its length is the number of classes
-    biases = [
-        value
-        for key, value in state.items()
-        if key.endswith("bias") and "AuxLogits" not in key and not key.startswith("aux")
-    ]
-    classes = len(biases[-1]) if biases else 1000
     auxiliary = {"init_weights": False, "aux_logits": any(k.startswith(("aux", "AuxLogits")) for k in state)}
-    network: nn.Module = models.get_model(
-        name, weights=None, num_classes=classes, **auxiliary if name in ("googlenet", "inception_v3") else {}
-    )
+    options = auxiliary if name in ("googlenet", "inception_v3") else {}
+    with torch.device("meta"):
+        published = models.get_model(name, weights=None, **options).state_dict()
+    # trained for another number of classes than the published 1000, weights differ from it in their last layer alone
+    others = [len(v) for k, v in state.items() if k in published and v.dim() and v.shape != published[k].shape]
+    network: nn.Module = models.get_model(name, weights=None, num_classes=others[0] if others else 1000, **options)
     load_state(network, state, str(weights))
     return network
 
@@ -153,54 +154,43 @@ def _from_program(path: Path, trust: bool, weights: Path | None) -> nn.Module:
     if weights is not None:
         raise UsageError(f"{path} is a whole program and holds its own weights: leave out --weights")
     try:
-        if path.suffix == ".pt2":
-            program: nn.Module = torch.export.load(path).module()
-            return program
-        import warnings
-
-        with (
-            warnings.catch_warnings()
-        ):  # torch announces that TorchScript is on its way out; the user's file is what it is
-            warnings.filterwarnings("ignore", message="`torch.jit")
+        with warnings.catch_warnings():  # torch notes what is odd or out of date about a format; the file is what it is
+            warnings.simplefilter("ignore")
+            if path.suffix == ".pt2":
+                program: nn.Module = torch.export.load(path).module()
+                return program
             script: nn.Module = torch.jit.load(str(path), map_location="cpu")
         return script
     except Exception as error:  # any type at all can come from foreign code
         raise ArtifactError(
             f"--model {path} cannot be loaded as a {'torch.export' if path.suffix == '.pt2' else 'TorchScript'} file "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            f"({type(error).__name__}: {str(error).partition('.')[0]}): save it again with "
+            f"{'torch.export.save' if path.suffix == '.pt2' else 'torch.jit.save'}; for a bare state dict use --model "
+            f"path.py:function --weights {path}"
         ) from error
 
 
 def _from_code(model: str, weights: Path | None) -> nn.Module:
     place, _, name = model.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            if not Path(place).is_file():
-                raise UsageError(f"--model {model}: there is no file {place}")
-            found = importlib.util.spec_from_file_location(f"robustgen_user_{Path(place).stem}", place)
-            if found is None or found.loader is None:
-                raise UsageError(f"--model {model}: {place} cannot be imported")
-            module = importlib.util.module_from_spec(found)
-            sys.modules[found.name] = module
-            found.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-    except UsageError:
-        raise
-    except Exception as error:  # the user's module may raise anything
-        raise UsageError(
-            f"--model {model}: importing {place} failed ({type(error).__name__}: {error}); give {FORMS}"
-        ) from error
-    if not hasattr(module, name):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UsageError(suggestion(name, functions or ["(none)"], f"function in {place}"))
-    try:
-        network = getattr(module, name)()
-    except Exception as error:  # likewise
-        raise UsageError(
-            f"--model {model}: {name}() failed ({type(error).__name__}: {error}); it must return the network when "
-            "called without arguments"
-        ) from error
+    if place.endswith(".py") and not Path(place).is_file():
+        raise UsageError(f"--model {model}: there is no file {place}")
+    with _importable(Path(place).parent if place.endswith(".py") else Path()):
+        try:
+            module = _import(place)
+        except (Exception, SystemExit) as error:  # the user's module may raise anything, and a script may end itself
+            raise UsageError(
+                f"--model {model}: importing {place} failed ({type(error).__name__}: {error}); give {FORMS}"
+            ) from error
+        if not hasattr(module, name):
+            functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise UsageError(suggestion(name, functions or ["(none)"], f"function in {place}"))
+        try:
+            network = getattr(module, name)()
+        except (Exception, SystemExit) as error:  # likewise
+            raise UsageError(
+                f"--model {model}: {name}() failed ({type(error).__name__}: {error}); it must return the network when "
+                "called without arguments"
+            ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"--model {model}: {name}() returned {type(network).__name__}, and a torch.nn.Module is needed"
@@ -208,3 +198,28 @@ def _from_code(model: str, weights: Path | None) -> nn.Module:
     if weights is not None:
         load_state(network, read_state(weights), str(weights))
     return network
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Have the modules in `folder` importable, as when Python runs a script there."""
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        if place in sys.path:
+            sys.path.remove(place)
+
+
+def _import(place: str) -> ModuleType:
+    """Run and return the module of a .py file, or the module of that dotted name."""
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    found = importlib.util.spec_from_file_location(f"robustgen_user_{Path(place).stem}", place)
+    if found is None or found.loader is None:
+        raise ImportError("it is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module

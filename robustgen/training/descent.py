@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from robustgen.artifacts import write_atomically
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.runtime import accelerator, seeded
 
@@ -127,9 +128,13 @@ def _save(
         "history": history,
         "random": torch.get_rng_state(),
     }
-    temporary = path.with_suffix(".writing")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # straight to a file, a full disk would come as a RuntimeError of torch's own
+    write_atomically(path, lambda temporary: _write(temporary, buffer), force=True)
+
+
+def _write(path: Path, buffer: io.BytesIO) -> None:
+    path.write_bytes(buffer.getbuffer())
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any) -> list[float]:

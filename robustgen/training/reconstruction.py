@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from robustgen.data.rows import Rows
+from robustgen.runtime import fitting_threads
 from robustgen.training.descent import Recipe, TrainingProgress, descend
 
 
@@ -18,12 +21,13 @@ def train_autoencoder(
         error: Tensor = (model(x) - x).square().flatten(1).mean(1)
         return error
 
-    return descend(
-        network,
-        loss,
-        lambda shuffle: rows.batches(recipe.batch_size, shuffle),
-        len(rows),
-        recipe,
-        device=device,
-        progress=progress,
-    )
+    with fitting_threads(device, recipe.batch_size * math.prod(rows.shape)):
+        return descend(
+            network,
+            loss,
+            lambda shuffle: rows.batches(recipe.batch_size, shuffle),
+            len(rows),
+            recipe,
+            device=device,
+            progress=progress,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from robustgen.data.source import Batch, Source, Split
 from robustgen.errors import DataError
 from robustgen.metrics import Estimate, proportion
 from robustgen.objectives import Model, cross_entropy
+from robustgen.runtime import fitting_threads
 from robustgen.training.descent import Recipe, TrainingProgress, descend
 
 Adversary = Callable[[Model, Tensor, Tensor, int], Tensor]
@@ -62,16 +64,17 @@ def train_classifier(
         x = batch.x if adversary is None else adversary(network, batch.x, batch.y, recipe.seed * 1_000_003 + step)
         return cross_entropy(model(x), batch.y)
 
-    return descend(
-        network,
-        loss,
-        lambda shuffle: source.batches("train", recipe.batch_size, shuffle),
-        len(source.rows("train")),
-        recipe,
-        device=device,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    with fitting_threads(device, recipe.batch_size * math.prod(source.spec.shape)):
+        return descend(
+            network,
+            loss,
+            lambda shuffle: source.batches("train", recipe.batch_size, shuffle),
+            len(source.rows("train")),
+            recipe,
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
 
 def accuracy(
