@@ -56,7 +56,9 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Strict JSON with sorted keys; NaN and infinities, which JSON does not have, become null."""
+    """Strict JSON with sorted keys; NaN and infinities, which JSON does not have, become null. Parts of file names that
+    are not UTF-8 are escaped, and read back as Python names such files.
+    """
 
     def clean(item: Any) -> Any:
         if isinstance(item, dict):
@@ -67,10 +69,11 @@ def to_json(value: Any) -> str:
             return None
         return item
 
-    return json.dumps(clean(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(clean(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode()
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], force: bool = False) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], force: bool = False) -> None:
     """Let `write` make a file beside `path`, then move it there. Raises `UsageError` if `path` exists and `force` is
     not set, or is a folder.
     """
@@ -100,7 +103,6 @@ def _missing_parents(path: Path) -> list[Path]:
 
 
 def _prune(folders: list[Path]) -> None:
-    """Take away folders made in vain."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -109,7 +111,9 @@ def _prune(folders: list[Path]) -> None:
 def _is_of(error: BaseException, path: Path) -> bool:
     """Whether `path`, a folder above it or something in it could not be written; a full disk does not say which."""
     name = str(getattr(error, "filename", None) or path)
-    return isinstance(error, OSError) and (name in str(path) or str(path) in name)
+    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):  # that is stdout, when its reader left
+        return False
+    return name in str(path) or str(path) in name
 
 
 def _unwritten(path: Path, error: Any) -> OutputError:
@@ -207,13 +211,11 @@ def _release(partial: Path) -> bool:
 
 
 def _alive(pid: str) -> bool:
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return False
     try:
         os.kill(int(pid), 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
-    return True
+    except (OSError, ValueError, OverflowError) as error:
+        return isinstance(error, PermissionError)
+    return int(pid) != os.getpid()
 
 
 def _complete(partial: Path, out: Path) -> None:
@@ -236,7 +238,7 @@ def write_artifact(directory: Path, kind: str, config: Mapping[str, Any], tensor
     from safetensors.torch import save
 
     data = save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
-    (directory / TENSORS).write_bytes(data)
+    write_atomically(directory / TENSORS, lambda path: path.write_bytes(data), force=True)
     plain = json.loads(to_json(dict(config)))
     manifest = {"format": FORMAT, "kind": kind, "config": plain, "files": {TENSORS: digest(data)}}
     manifest["sha256"] = digest(to_json(manifest).encode())
@@ -253,7 +255,7 @@ def describe(path: Path) -> dict[str, Any]:
 
     Raises `ArtifactError` if it is neither, or damaged.
     """
-    if is_artifact(path):
+    if is_artifact(path) or (path / TENSORS).exists():
         found = read_artifact(path)
         values = sum(t.numel() for t in found.tensors.values())
         return {"kind": found.kind, "config": found.config, "values": values, "sha256": found.sha256}
@@ -284,7 +286,8 @@ def read_artifact(path: Path, kind: str | None = None) -> Artifact:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         claimed = manifest.pop("sha256")
-        version, found, config, files = manifest["format"], manifest["kind"], manifest["config"], manifest["files"]
+        version, found = manifest["format"], str(manifest["kind"])
+        config, files = dict(manifest["config"]), dict(manifest["files"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: the manifest cannot be read ({type(error).__name__}): {damaged}") from error
     if isinstance(version, int) and version > FORMAT:

@@ -91,6 +91,14 @@ class Source(ABC):
         return rows
 
     @final
+    def spread(self, split: Split, limit: int | None = None) -> Indices:
+        """At most `limit` rows of a split, evenly spread over it: the first rows of a folder would be of one class."""
+        rows = self.rows(split)
+        if limit is None or limit >= len(rows):
+            return rows
+        return rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+
+    @final
     def read(self, rows: Indices) -> Batch:
         """The rows by number, as one batch. Raises `DataError` on values that are not finite."""
         batch = self._read(rows)

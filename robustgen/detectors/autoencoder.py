@@ -22,7 +22,7 @@ class AutoencoderDetector(Detector):
     """||x - decode(encode(x))||^2 / d of an autoencoder trained on normal inputs (Sakurada, Yairi 2014).
 
     `network`: "dense", "convolutional", or "auto" (convolutional from 16 x 16 up). `code`: the width of the code.
-    `epochs`: passes through the data; None = as many as make 4,000 steps of `batch_size`, at least 5 and at most 200.
+    `epochs`: passes through the data; None = as many as make 2,000 steps of `batch_size`, at least 5 and at most 200.
     """
 
     autoencoder: nn.Module
@@ -49,7 +49,7 @@ class AutoencoderDetector(Detector):
 
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
         device = self._device
-        epochs = self.epochs or min(200, max(5, math.ceil(4000 * self.batch_size / len(rows))))
+        epochs = self.epochs or min(200, max(5, math.ceil(2000 * self.batch_size / len(rows))))
         recipe = Recipe(
             epochs=epochs,
             batch_size=self.batch_size,

@@ -194,9 +194,10 @@ class CalibratedDetector:
                 None if model is None else Features(model.network, config["layer"]),
                 model,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
-                f"{path} lacks {error}: fit the detector again with this version of robustgen"
+                f"{path} does not say what a detector needs ({type(error).__name__}: {error}): fit it again with this "
+                "version of robustgen"
             ) from error
 
 

@@ -90,7 +90,7 @@ def evaluate_attack(
     if isinstance(model, torch.nn.Module):
         model.to(device)
     began = time.perf_counter()
-    rows = source.rows(split)[:limit]
+    rows = source.spread(split, limit)
     first = source.read(rows[:64])
     if first.y is None or not len(first):
         raise DataError(

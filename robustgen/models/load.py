@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import pickle
 import sys
 import warnings
@@ -71,7 +72,13 @@ def load_model(
             raise UsageError(f"{model} is an artifact and holds its own weights: leave out --weights")
         artifact = read_artifact(path, "classifier")
         network: nn.Module = from_config(artifact.config, artifact.tensors, str(path))
-        spec, rebuild = DataSpec.from_json(artifact.config["data"]), artifact.config if mean is None else None
+        rebuild = artifact.config if mean is None else None
+        try:
+            spec = DataSpec.from_json(artifact.config["data"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"{model} does not say which data it was trained on: make it again with 'robustgen train'"
+            ) from error
     elif model.startswith("torchvision:"):
         network = _from_torchvision(model.removeprefix("torchvision:"), weights)
     elif path.suffix in (".pt2", ".pt", ".pth", ".ts") and ":" not in model:
@@ -104,8 +111,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with warnings.catch_warnings():  # torch notes what is odd about a foreign file; what matters raises as well
-            warnings.simplefilter("ignore")
+        with _without_notes():
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtifactError(
@@ -154,8 +160,7 @@ def _from_program(path: Path, trust: bool, weights: Path | None) -> nn.Module:
     if weights is not None:
         raise UsageError(f"{path} is a whole program and holds its own weights: leave out --weights")
     try:
-        with warnings.catch_warnings():  # torch notes what is odd or out of date about a format; the file is what it is
-            warnings.simplefilter("ignore")
+        with _without_notes():
             if path.suffix == ".pt2":
                 program: nn.Module = torch.export.load(path).module()
                 return program
@@ -198,6 +203,21 @@ def _from_code(model: str, weights: Path | None) -> nn.Module:
     if weights is not None:
         load_state(network, read_state(weights), str(weights))
     return network
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Torch warns of what is odd or out of date about a file and logs the traceback of what it raises; the file is what
+    it is, and what matters raises.
+    """
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 @contextmanager

@@ -130,11 +130,7 @@ def _save(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)  # straight to a file, a full disk would come as a RuntimeError of torch's own
-    write_atomically(path, lambda temporary: _write(temporary, buffer), force=True)
-
-
-def _write(path: Path, buffer: io.BytesIO) -> None:
-    path.write_bytes(buffer.getbuffer())
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), force=True)
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any) -> list[float]:

@@ -29,9 +29,14 @@ def everything(path: str, **form: Any) -> torch.Tensor:
     return source.read(source.rows("all")).x
 
 
-@pytest.mark.parametrize(("shape", "expected"), [
-    ((9, 6, 5), (1, 6, 5)), ((9, 3, 6, 5), (3, 6, 5)), ((9, 1, 6, 1), (1, 6, 1)),
-])
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((9, 6, 5), (1, 6, 5)),
+        ((9, 3, 6, 5), (3, 6, 5)),
+        ((9, 1, 6, 1), (1, 6, 1)),
+    ],
+)
 def test_bytes_are_divided_by_255(tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     x = noise.integers(0, 256, shape, np.uint8)
     got = everything(saved(tmp_path, x=x))
@@ -87,27 +92,30 @@ def test_tables_are_scaled_by_the_training_rows(tmp_path: Path) -> None:
     assert shifted.read(shifted.rows("all")).x[:, 0].min() > 1
 
 
-@pytest.mark.parametrize(("arrays", "says"), [
-    ({"x": np.zeros((5, 8, 8, 3), np.uint8)}, r"channels last.*transpose\(0, 3, 1, 2\)"),
-    ({"x": np.full((5, 1, 4, 4), 200.0)}, r"must lie in \[0, 1\].*x / 255"),
-    ({"x": np.full((5, 1, 4, 4), -1.0)}, r"\(x \+ 1\) / 2"),
-    ({"x": np.zeros((5, 1, 4, 4), np.int64)}, "uint8"),
-    ({"x": np.array([[[0.1]], [[np.nan]]])}, "NaN or infinite value in row 1"),
-    ({"x": np.array([[0.1, 1], [2, np.inf]])}, "NaN or infinite value in row 1, column 1"),
-    ({"x": np.zeros((0, 4))}, "empty"),
-    ({"x": np.zeros(4)}, "shape"),
-    ({"x": np.array([["a", "b"]])}, "real numbers"),
-    ({"x": np.zeros((3, 2), complex)}, "real numbers"),
-    ({"x": np.array([{1}, [2]], dtype=object)}, "Python objects"),
-    ({"x": np.zeros((4, 2)), "y": np.zeros(3, int)}, "one class number a row"),
-    ({"x": np.zeros((4, 2)), "y": np.array([0.5, 1, 2, 3])}, "whole numbers"),
-    ({"x": np.zeros((4, 2)), "y": np.array(list("abcd"))}, "whole numbers"),
-    ({"x": np.zeros((4, 2)), "y": np.array([-1, 1, 1, 1])}, "0 to k-1"),
-    ({"x": np.zeros((2, 2)), "y": np.array([0, 2**40])}, "0 to k-1"),
-    ({"a": np.zeros((4, 2))}, r"has the arrays \['a'\]: it needs x"),
-    ({"x_train": np.zeros((4, 2)), "x_test": np.zeros((4, 3))}, "must agree"),
-    ({"x_train": np.zeros((4, 2)), "x_test": np.zeros((4, 2)), "y_train": np.zeros(4, int)}, "but not both"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": np.zeros((5, 8, 8, 3), np.uint8)}, r"channels last.*transpose\(0, 3, 1, 2\)"),
+        ({"x": np.full((5, 1, 4, 4), 200.0)}, r"must lie in \[0, 1\].*x / 255"),
+        ({"x": np.full((5, 1, 4, 4), -1.0)}, r"\(x \+ 1\) / 2"),
+        ({"x": np.zeros((5, 1, 4, 4), np.int64)}, "uint8"),
+        ({"x": np.array([[[0.1]], [[np.nan]]])}, "NaN or infinite value in row 1"),
+        ({"x": np.array([[0.1, 1], [2, np.inf]])}, "NaN or infinite value in row 1, column 1"),
+        ({"x": np.zeros((0, 4))}, "empty"),
+        ({"x": np.zeros(4)}, "shape"),
+        ({"x": np.array([["a", "b"]])}, "real numbers"),
+        ({"x": np.zeros((3, 2), complex)}, "real numbers"),
+        ({"x": np.array([{1}, [2]], dtype=object)}, "Python objects"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(3, int)}, "one class number a row"),
+        ({"x": np.zeros((4, 2)), "y": np.array([0.5, 1, 2, 3])}, "whole numbers"),
+        ({"x": np.zeros((4, 2)), "y": np.array(list("abcd"))}, "whole numbers"),
+        ({"x": np.zeros((4, 2)), "y": np.array([-1, 1, 1, 1])}, "0 to k-1"),
+        ({"x": np.zeros((2, 2)), "y": np.array([0, 2**40])}, "0 to k-1"),
+        ({"a": np.zeros((4, 2))}, r"has the arrays \['a'\]: it needs x"),
+        ({"x_train": np.zeros((4, 2)), "x_test": np.zeros((4, 3))}, "must agree"),
+        ({"x_train": np.zeros((4, 2)), "x_test": np.zeros((4, 2)), "y_train": np.zeros(4, int)}, "but not both"),
+    ],
+)
 def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         load(saved(tmp_path, **arrays))

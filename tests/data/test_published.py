@@ -112,11 +112,16 @@ def test_class_names_are_torchvisions() -> None:
     assert list(CLASSES["kmnist"]) == torchvision.datasets.KMNIST.classes
 
 
-@pytest.mark.parametrize(("name", "missing"), [
-    ("mnist", "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz and t10k-images-idx3-ubyte.gz and t10k"),
-    ("cifar10", "cifar-10-python.tar.gz"), ("cifar100", "cifar-100-python.tar.gz"),
-    ("svhn", "train_32x32.mat and test_32x32.mat"), ("usps", r"usps.bz2 and usps.t.bz2"),
-])
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("mnist", "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz and t10k-images-idx3-ubyte.gz and t10k"),
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("cifar100", "cifar-100-python.tar.gz"),
+        ("svhn", "train_32x32.mat and test_32x32.mat"),
+        ("usps", r"usps.bz2 and usps.t.bz2"),
+    ],
+)
 def test_offline_the_missing_files_and_their_place_are_named(data_folder: Path, name: str, missing: str) -> None:
     with pytest.raises(DataError) as caught:
         load(name)
@@ -139,6 +144,7 @@ def test_a_broken_download_leaves_nothing(data_folder: Path, monkeypatch: pytest
 
 def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
     """Let downloads write these files, and let them be the published ones."""
+
     def download(url: str, root: str, filename: str, md5: str) -> None:
         Path(root, filename).write_bytes(files[filename])
 

@@ -42,8 +42,12 @@ class Once:
 
 
 FORMS: list[Callable[[], Any]] = [
-    lambda: X, lambda: Items(), lambda: TensorDataset(X, Y), lambda: DataLoader(TensorDataset(X, Y), 7),
-    lambda: list(X.chunk(6)), lambda: DataLoader(Stream(), 5),
+    lambda: X,
+    lambda: Items(),
+    lambda: TensorDataset(X, Y),
+    lambda: DataLoader(TensorDataset(X, Y), 7),
+    lambda: list(X.chunk(6)),
+    lambda: DataLoader(Stream(), 5),
 ]
 
 
@@ -87,16 +91,19 @@ def test_a_source_gives_one_split() -> None:
     assert len(torch.cat(list(as_rows(source, limit=7).batches(5)))) == 7
 
 
-@pytest.mark.parametrize(("data", "says"), [
-    (torch.zeros(3, 2, dtype=torch.uint8), "must be floating"),
-    (torch.tensor([[0.0], [float("nan")]]), "the first in row 1 of 2"),
-    (torch.zeros(0, 2), "at least one row"),
-    (torch.zeros(4), "at least one row"),
-    ([], "no batches"),
-    (TensorDataset(torch.zeros(0, 2)), "no rows"),
-    ([torch.zeros(2, 3).long()], "must be floating"),
-    (["text"], "must be tensors"),
-])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (torch.zeros(3, 2, dtype=torch.uint8), "must be floating"),
+        (torch.tensor([[0.0], [float("nan")]]), "the first in row 1 of 2"),
+        (torch.zeros(0, 2), "at least one row"),
+        (torch.zeros(4), "at least one row"),
+        ([], "no batches"),
+        (TensorDataset(torch.zeros(0, 2)), "no rows"),
+        ([torch.zeros(2, 3).long()], "must be floating"),
+        (["text"], "must be tensors"),
+    ],
+)
 def test_inputs_that_cannot_be_used(data: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         as_rows(data)

@@ -33,13 +33,16 @@ def test_columns_are_scaled_by_the_training_rows_in_float64(tmp_path: Path, deli
     assert source.read(source.rows("all")).y is None
 
 
-@pytest.mark.parametrize(("labels", "classes", "y"), [
-    (["no", "yes", "no"], ("no", "yes"), [0, 1, 0]),
-    (["2", "0", "2"], ("0", "1", "2"), [2, 0, 2]),
-    (["1.0", "0.0", "1.0"], ("0", "1"), [1, 0, 1]),
-    (["-1", "1", "-1"], ("-1", "1"), [0, 1, 0]),
-    (["10", "-9", "2"], ("-9", "2", "10"), [2, 0, 1]),
-])
+@pytest.mark.parametrize(
+    ("labels", "classes", "y"),
+    [
+        (["no", "yes", "no"], ("no", "yes"), [0, 1, 0]),
+        (["2", "0", "2"], ("0", "1", "2"), [2, 0, 2]),
+        (["1.0", "0.0", "1.0"], ("0", "1"), [1, 0, 1]),
+        (["-1", "1", "-1"], ("-1", "1"), [0, 1, 0]),
+        (["10", "-9", "2"], ("-9", "2", "10"), [2, 0, 1]),
+    ],
+)
 @pytest.mark.parametrize("name", ["label", "Target", "CLASS", "y"])
 def test_the_class_column(tmp_path: Path, name: str, labels: list[str], classes: tuple[str, ...], y: list[int]) -> None:
     source = load(csv(tmp_path, "\n".join([f"a,{name},b", *(f"{i},{label},{-i}" for i, label in enumerate(labels))])))
@@ -68,23 +71,26 @@ def test_a_constant_column_becomes_zero(tmp_path: Path) -> None:
     assert source.read(source.rows("all")).x[:, 1].tolist() == [0.0] * 20
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("", "is empty"),
-    ("a,b\n", "no rows"),
-    ("1,2\n3,4\n", "must name the columns"),
-    ("a,a\n1,2\n", "'a' appears twice"),
-    (",a\n0,1\n", "column 1 has no name.*index=False"),
-    ("a,b\n1,2\n3\n", "line 3: 1 cells, but the first line names 2"),
-    ("a,b\n1,2\n\n3,4,5\n", "line 4: 3 cells"),
-    ("a,b\n1,2\n3,\n", "line 3, column 'b': the cell is empty"),
-    ("a,b\n1,\n", "line 2, column 'b': the cell is empty"),
-    ("a,b\n1,2\nnan,4\n", "line 3, column 'a': 'nan' is not a finite number"),
-    ("a,b\n1,2\n3,inf\n", "line 3, column 'b': 'inf' is not a finite number"),
-    ("a,b\n1,2\n3,oops\n", "line 3, column 'b': 'oops' is not a finite number"),
-    ("a,town,b,street\n1,x,2,y\n", "columns 'town', 'street' are not numbers.*drop these or encode"),
-    ("a,label\n1,x\n2,\n", "line 3, column 'label': the class is empty"),
-    ("label\nx\n", "no columns of numbers"),
-])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("a,b\n", "no rows"),
+        ("1,2\n3,4\n", "must name the columns"),
+        ("a,a\n1,2\n", "'a' appears twice"),
+        (",a\n0,1\n", "column 1 has no name.*index=False"),
+        ("a,b\n1,2\n3\n", "line 3: 1 cells, but the first line names 2"),
+        ("a,b\n1,2\n\n3,4,5\n", "line 4: 3 cells"),
+        ("a,b\n1,2\n3,\n", "line 3, column 'b': the cell is empty"),
+        ("a,b\n1,\n", "line 2, column 'b': the cell is empty"),
+        ("a,b\n1,2\nnan,4\n", "line 3, column 'a': 'nan' is not a finite number"),
+        ("a,b\n1,2\n3,inf\n", "line 3, column 'b': 'inf' is not a finite number"),
+        ("a,b\n1,2\n3,oops\n", "line 3, column 'b': 'oops' is not a finite number"),
+        ("a,town,b,street\n1,x,2,y\n", "columns 'town', 'street' are not numbers.*drop these or encode"),
+        ("a,label\n1,x\n2,\n", "line 3, column 'label': the class is empty"),
+        ("label\nx\n", "no columns of numbers"),
+    ],
+)
 def test_what_cannot_be_used_is_refused_by_line_and_column(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         load(csv(tmp_path, text))
