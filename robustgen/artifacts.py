@@ -56,9 +56,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Strict JSON with sorted keys; NaN and infinities, which JSON does not have, become null. Parts of file names that
-    are not UTF-8 are escaped, and read back as Python names such files.
-    """
+    """Strict JSON with sorted keys; NaN and infinities become null, and what is not UTF-8 in file names is escaped."""
 
     def clean(item: Any) -> Any:
         if isinstance(item, dict):
@@ -74,8 +72,8 @@ def to_json(value: Any) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], force: bool = False) -> None:
-    """Let `write` make a file beside `path`, then move it there. Raises `UsageError` if `path` exists and `force` is
-    not set, or is a folder.
+    """Let `write` make a file beside `path`, then move it there. Raises `UsageError` if there is a folder, or a file
+    without `force`.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file")
@@ -184,11 +182,9 @@ def _claim(partial: Path, fingerprint: str | None) -> None:
     try:
         owner.touch(exist_ok=False)
     except FileExistsError:
-        if _alive(owner.read_text()):
-            raise UsageError(
-                f"another run (process {owner.read_text()}) is writing {partial.with_name(partial.name[1:-8])}: wait "
-                "for it"
-            ) from None
+        other, out = owner.read_text(), partial.with_name(partial.name[1:-8])
+        if _alive(other):
+            raise UsageError(f"another run (process {other}) is writing {out}: wait for it") from None
     owner.write_text(str(os.getpid()))
     same = fingerprint is not None and known.is_file() and known.read_text() == fingerprint
     for path in partial.iterdir():
@@ -261,9 +257,8 @@ def describe(path: Path) -> dict[str, Any]:
         return {"kind": found.kind, "config": found.config, "values": values, "sha256": found.sha256}
     if not (path / RESULTS).is_file():
         what = "there is nothing there" if not path.exists() else f"it holds neither {MANIFEST} nor {RESULTS}"
-        raise ArtifactError(
-            f"{path} is not something robustgen made: {what}; give a directory made by train, fit, attack or demo"
-        )
+        hint = "give a directory made by train, fit, attack or demo"
+        raise ArtifactError(f"{path} is not something robustgen made: {what}; {hint}")
     try:
         results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustgen.attacks import ATTACKS
 from robustgen_cli import options as o
 from robustgen_cli import output
 from robustgen_cli.loading import load_named
+from robustgen_cli.parameters import settings
+
+if TYPE_CHECKING:
+    from robustgen.data.source import Source
+    from robustgen.evaluation.robustness import Robustness
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +29,7 @@ def attack(
         typer.Argument(
             metavar="ATTACK",
             help="One of 'robustgen list attacks'.",
-            autocompletion=o.complete_attack,
+            autocompletion=o.among(ATTACKS),
             show_default=False,
         ),
     ],
@@ -51,7 +58,12 @@ def attack(
         typer.Option("--random-start/--no-random-start", help="Begin at a random legal point.", show_default=False),
     ] = None,
     loss: Annotated[
-        str, typer.Option("--loss", help="What is maximised: cross-entropy, margin or dlr.")
+        str,
+        typer.Option(
+            "--loss",
+            help="What is maximised: cross-entropy, margin or dlr.",
+            autocompletion=o.among(("cross-entropy", "margin", "dlr")),
+        ),
     ] = "cross-entropy",
     targeted: Annotated[
         str | None,
@@ -59,6 +71,7 @@ def attack(
             "--targeted",
             metavar="TARGET",
             help="Aim at a class: a number, next (label + 1), or least-likely.",
+            autocompletion=o.among(("next", "least-likely")),
             show_default=False,
         ),
     ] = None,
@@ -69,6 +82,7 @@ def attack(
             "--split",
             help="Which inputs: test, train, calibration, all; auto = test, or all if the model cannot have been "
             "trained on them.",
+            autocompletion=o.among(("auto", "test", "train", "calibration", "all")),
         ),
     ] = "auto",
     limit: o.Limit = None,
@@ -91,33 +105,44 @@ def attack(
     Example: robustgen attack pgd --model victim/ --data fashion-mnist --eps 8/255 --norm linf --out run/
     """
     from robustgen import runtime
-    from robustgen.artifacts import RESULTS, check_free, staged, to_json
+    from robustgen.artifacts import check_free, staged
     from robustgen.attacks.build import make
     from robustgen.evaluation import robustness
-    from robustgen.evaluation.select import data_for
+    from robustgen.evaluation.select import data_for, label_doubts, threat_on
     from robustgen.objectives import LOSSES, Misclassify
     from robustgen.registry import resolve
-    from robustgen.report.examples import save_examples
     from robustgen.threat import ThreatModel
 
+    # all that can be checked before anything is loaded
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
-    given: dict[str, Any] = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
-    settings = {key: value for key, value in given.items() if value is not None} | output.parameters(param)
+    given = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
+    options = settings(name, resolve(ATTACKS, name, "attack"), given, param, elsewhere=("seed", "batch_size"))
     objective = Misclassify(resolve(LOSSES, loss, "loss"), targeted is not None)
+    options |= {"objective": objective, "seed": seed, "batch_size": batch_size}
     target = None if targeted is None else robustness.choose_target(targeted)
-    # the name, eps and options are checked before anything is loaded
-    make(name, ThreatModel(norm, eps), settings)  # type: ignore[arg-type]  # checked by ThreatModel itself
+    make(name, ThreatModel(norm, eps), options)  # type: ignore[arg-type]  # ThreatModel checks the norm itself
+
     loaded = load_named(model, weights, mean, std, trust)
     source, part = data_for(data, loaded, split, size=size)
-    threat = ThreatModel(norm, eps, source.spec.low, source.spec.high)  # type: ignore[arg-type]
-    chosen = make(name, threat, {**settings, "objective": objective, "seed": seed, "batch_size": batch_size})
+    chosen = make(name, threat_on(source.spec, norm, eps), options)
     total = len(source.rows(part)[:limit])
-
-    def run(directory: Any) -> robustness.Robustness:
+    key = robustness.fingerprint(
+        command="attack",
+        name=name,
+        attack=robustness.configuration(chosen),
+        model=loaded.sha256,
+        code=_code_digest(model),
+        data=source.spec.sha256,
+        split=part,
+        limit=limit,
+        targeted=targeted,
+        device=str(where),
+    )
+    with nullcontext() if out is None else staged(out, force, key) as directory:
         with output.counting(f"{name} {norm} eps={eps:g}", total, quiet) as progress:
-            return robustness.evaluate_attack(
+            found = robustness.evaluate_attack(
                 name,
                 chosen,
                 loaded.network,
@@ -129,43 +154,40 @@ def attack(
                 directory=directory,
                 progress=progress,
             )
-
-    if out is None:
-        found = run(None)
         summary = found.summary | {"model": loaded.origin, "model_sha256": loaded.sha256}
-    else:
-        key = robustness.fingerprint(
-            command="attack",
-            name=name,
-            attack=robustness.configuration(chosen),
-            model=loaded.sha256,
-            data=source.spec.sha256,
-            split=part,
-            limit=limit,
-            targeted=targeted,
-            device=str(where),
-        )
-        with staged(out, force, key) as directory:
-            found = run(directory)
-            summary = found.summary | {"model": loaded.origin, "model_sha256": loaded.sha256}
-            save_examples(directory, source)
-            robustness.write_samples(directory, found)
-            (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+        summary["warnings"] = label_doubts(loaded, source.spec) + summary["warnings"]
+        if directory is not None:
+            _write(directory, found, summary, source)
     output.warn_skipped(source.skipped, quiet)
-    output.warn(summary["warnings"], quiet and not json)
+    output.warn(summary["warnings"], quiet)
     if json:
         output.emit(summary)
         return
-    output.table(
-        f"{name} on {loaded.origin}: {norm}, eps {eps:g}, {summary['n']} inputs of {source.spec.name}",
-        ("", "value", "95 % interval"),
-        _rows(found, summary),
-    )
+    title = f"{name} on {loaded.origin}: {norm}, eps {eps:g}, {summary['n']} inputs of {source.spec.name}"
+    output.table(title, ("", "value", "95 % interval"), _rows(found, summary))
     if out is not None:
         output.facts([("results", str(out))])
 
 
-def _rows(found: Any, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _code_digest(model: str) -> str | None:
+    """Of the file with the user's own network: an interrupted run does not go on with another one."""
+    from robustgen.artifacts import digest
+
+    file = Path(model.rpartition(":")[0])
+    return digest(file.read_bytes()) if file.suffix == ".py" else None
+
+
+def _write(directory: Path, found: Robustness, summary: dict[str, Any], source: Source) -> None:
+    from robustgen.artifacts import RESULTS, to_json
+    from robustgen.evaluation.robustness import write_samples
+    from robustgen.report.examples import save_examples
+
+    save_examples(directory, source)
+    write_samples(directory, found)
+    (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+
+
+def _rows(found: Robustness, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     def share(label: str, estimate: Any) -> tuple[str, str, str]:
         return (
             (label, "-", "-")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from robustgen.data import DATA
 from robustgen_cli import options as o
 from robustgen_cli import output
 
@@ -19,7 +20,7 @@ def demo(
     data: Annotated[
         str,
         typer.Option(
-            "--data", help="Labelled images: a data name, an image folder, .npz.", autocompletion=o.complete_data
+            "--data", help="Labelled images: a data name, an image folder, .npz.", autocompletion=o.among(DATA)
         ),
     ] = "digits",
     out: Annotated[Path, typer.Option("--out", help="Directory for report.html and results.json.")] = Path(
@@ -49,6 +50,8 @@ def demo(
     """Train a classifier, fool it, fit detectors, calibrate them, and write a page that shows what they catch.
 
     Needs no download: scikit-learn's handwritten digits are built in.
+
+    Example: robustgen demo --out my-demo/
     """
     from robustgen import demo as library
     from robustgen.artifacts import check_free, staged
@@ -62,7 +65,7 @@ def demo(
         write(directory, outcome)
     output.warn_skipped(outcome.results["skipped"], quiet)
     if json:
-        output.emit(outcome.results | {"report": str(out / "report.html")})
+        output.emit(outcome.results)
         return
     output.table("How easily is it fooled?", ("", "accuracy", "95 % interval"), outcome.accuracy_rows())
     output.table(

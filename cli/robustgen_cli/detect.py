@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from robustgen.data import DATA
 from robustgen_cli import options as o
 from robustgen_cli import output
-from robustgen_cli.loading import load_named
+from robustgen_cli.loading import load_optional
+
+if TYPE_CHECKING:
+    from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.evaluation.detection import Verdict
 
 FLAGGED = 3
 _SHOWN = 20
@@ -29,7 +38,7 @@ def detect(
         typer.Argument(
             metavar="INPUT",
             help="A folder of images, an image, .npz, .npy, .csv, .parquet, or a data name.",
-            autocompletion=o.complete_data,
+            autocompletion=o.among(DATA),
             show_default=False,
         ),
     ],
@@ -62,78 +71,79 @@ def detect(
     from robustgen.artifacts import write_atomically
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector
-    from robustgen.errors import DataError, UsageError
+    from robustgen.errors import UsageError
     from robustgen.evaluation.detection import detect as judge
-    from robustgen.evaluation.detection import write_verdicts
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--out {out} ends in neither .csv nor .jsonl: choose one")
     if out is not None and out.exists() and not force:
         raise UsageError(f"--out {out} exists already: choose another name, or overwrite it with --force")
-    through = None
-    if model is not None:
-        through = load_named(model, weights, mean, std, trust)
+    through = load_optional(model, weights, mean, std, trust)
     where = runtime.device(device)
     loaded = CalibratedDetector.load(detector, through).to(where)
     if fpr is not None:
         loaded = loaded.at(fpr)
     source = load(inputs, like=loaded.spec)
-    rows = judge(loaded, source, batch_size=batch_size, limit=limit)
-    counts = {"n": 0, "flagged": 0}
-    shown: list[Any] = []
-
-    def watched() -> Any:
-        with output.counting(
-            f"detecting with {loaded.name}", len(source.rows("test")[:limit]), quiet or json
-        ) as progress:
-            for verdict in rows:
-                counts["n"] += 1
-                counts["flagged"] += verdict.flagged
-                progress(1)
-                if json:
-                    write_verdicts(sys.stdout, [verdict], "jsonl")
-                elif len(shown) < _SHOWN or (verdict.flagged and len(shown) < 2 * _SHOWN):
-                    shown.append(verdict)
-                yield verdict
-
-    if out is None:
-        for _ in watched():
-            pass
-    else:
-
-        def write(path: Path) -> None:
-            with path.open("w", newline="", encoding="utf-8") as file:
-                write_verdicts(file, watched(), out.suffix[1:])
-
-        write_atomically(out, write, force)
-    output.warn_skipped(source.skipped, quiet and not json)
-    if not counts["n"]:
-        raise DataError(f"none of the inputs in {inputs} could be read: {len(source.skipped)} were skipped")
+    verdicts = judge(loaded, source, batch_size=batch_size, limit=limit)
+    total, lines = len(source.rows("test")[:limit]), sys.stdout if json else None
+    seen = _Seen()
+    with output.counting(f"detecting with {loaded.name}", total, quiet or json) as progress:
+        watched = seen.watch(verdicts, lines, progress)
+        if out is None:
+            deque(watched, maxlen=0)
+        else:
+            write_atomically(out, partial(_write, verdicts=watched, form=out.suffix[1:]), force)
+    output.warn_skipped(source.skipped, quiet)
     if not json:
-        output.table(
-            f"{loaded.name}, threshold {loaded.threshold.value:.6g} at {loaded.threshold.fpr:.2%} false alarms",
-            ("input", "score", "p-value", "verdict"),
-            [(v.input, f"{v.score:.6g}", f"{v.p_value:.4g}", "FLAGGED" if v.flagged else "normal") for v in shown],
-        )
-        output.facts(
-            [
-                (
-                    "flagged",
-                    f"{counts['flagged']} of {counts['n']} inputs; about {loaded.threshold.fpr * counts['n']:.1f} "
-                    "would be if all were normal",
-                ),
-                *(
-                    [
-                        (
-                            "rows",
-                            f"{len(shown)} of {counts['n']} shown"
-                            + (f", all in {out}" if out else "; --out FILE.csv keeps them all"),
-                        )
-                    ]
-                    if counts["n"] > len(shown)
-                    else []
-                ),
-            ]
-        )
-    if counts["flagged"]:
+        _show(loaded, seen, out)
+    if seen.flagged:
         raise typer.Exit(FLAGGED)
+
+
+@dataclass
+class _Seen:
+    """What has gone by: how many inputs, how many flagged, and those to be shown."""
+
+    n: int = 0
+    flagged: int = 0
+    shown: list[Verdict] = field(default_factory=list)
+
+    def watch(
+        self, verdicts: Iterator[Verdict], lines: TextIO | None, progress: Callable[[int], None]
+    ) -> Iterator[Verdict]:
+        """Pass verdicts on, as JSON lines to `lines` as well. Raises `DataError` if there are none."""
+        from robustgen.errors import DataError
+        from robustgen.evaluation.detection import write_verdicts
+
+        for verdict in verdicts:
+            self.n += 1
+            self.flagged += verdict.flagged
+            if len(self.shown) < _SHOWN or (verdict.flagged and len(self.shown) < 2 * _SHOWN):
+                self.shown.append(verdict)
+            if lines is not None:
+                write_verdicts(lines, [verdict], "jsonl")
+            progress(1)
+            yield verdict
+        if not self.n:
+            raise DataError("none of the inputs could be read: give others")
+
+
+def _write(path: Path, verdicts: Iterator[Verdict], form: str) -> None:
+    from robustgen.evaluation.detection import write_verdicts
+
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        write_verdicts(file, verdicts, form)
+
+
+def _show(detector: CalibratedDetector, seen: _Seen, out: Path | None) -> None:
+    threshold = detector.threshold
+    output.table(
+        f"{detector.name}, threshold {threshold.value:.6g} at {threshold.fpr:.2%} false alarms",
+        ("input", "score", "p-value", "verdict"),
+        [(v.input, f"{v.score:.6g}", f"{v.p_value:.4g}", "FLAGGED" if v.flagged else "normal") for v in seen.shown],
+    )
+    expected = f"about {threshold.fpr * seen.n:.1f} would be if all were normal"
+    output.facts([("flagged", f"{seen.flagged} of {seen.n} inputs; {expected}")])
+    if seen.n > len(seen.shown):
+        rest = f", all in {out}" if out else "; --out FILE.csv keeps them all"
+        output.facts([("rows", f"{len(seen.shown)} of {seen.n} shown{rest}")])

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from robustgen.detectors import DETECTORS
 from robustgen_cli import options as o
 from robustgen_cli import output
-from robustgen_cli.loading import load_named
+from robustgen_cli.loading import load_optional
+from robustgen_cli.parameters import settings
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +23,7 @@ def fit(
         typer.Argument(
             metavar="DETECTOR",
             help="One of 'robustgen list detectors'.",
-            autocompletion=o.complete_detector,
+            autocompletion=o.among(DETECTORS),
             show_default=False,
         ),
     ],
@@ -60,16 +62,14 @@ def fit(
     from robustgen.artifacts import RESULTS, check_free, staged, to_json
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector, accepts, make
+    from robustgen.registry import resolve
 
     check_free(out, force)
     where = runtime.device(device)
-    settings = output.parameters(param)
-    if accepts(name, "seed"):
-        settings = {"seed": seed} | settings
-    make(name, settings)  # its name and options are checked before anything is loaded
-    through = None
-    if model is not None:
-        through = load_named(model, weights, mean, std, trust)
+    kind = resolve(DETECTORS, name, "detector")
+    options = settings(name, kind, {}, param, elsewhere=("seed",)) | ({"seed": seed} if accepts(name, "seed") else {})
+    make(name, options)  # checked before anything is loaded
+    through = load_optional(model, weights, mean, std, trust, layer)
     source = load(data, size=size)
     with staged(out, force) as directory:
         with output.epochs(f"fitting {name}", quiet) as progress:
@@ -77,7 +77,7 @@ def fit(
                 name,
                 source,
                 fpr=fpr,
-                options=settings,
+                options=options,
                 model=through,
                 layer=layer,
                 device=where,

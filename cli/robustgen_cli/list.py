@@ -30,18 +30,22 @@ def register(app: typer.Typer) -> None:
     app.command("list")(list_names)
 
 
-def _complete(incomplete: str) -> list[str]:
-    return [name for name in TABLES if name.startswith(incomplete)]
-
-
 def list_names(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[attacks|detectors|data|models]", autocompletion=_complete, show_default=False),
+        typer.Argument(
+            metavar="KIND",
+            help="attacks, detectors, data or models; all of them if left out.",
+            autocompletion=o.among(TABLES),
+            show_default=False,
+        ),
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """List attacks, detectors, data sets and model architectures, with a line on each."""
+    """List attacks, detectors, data sets and model architectures, with a line on each.
+
+    Example: robustgen list attacks
+    """
     if kind is not None and kind not in TABLES:
         raise UsageError(suggestion(kind, TABLES, "list"))
     chosen = {name: TABLES[name] for name in TABLES if kind in (None, name)}

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import signal
 import sys
-from typing import Annotated
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
 from robustgen.errors import RobustgenError
 from robustgen_cli import attack, demo, detect, fit, show, train
 from robustgen_cli import list as list_command
+from robustgen_cli.output import plain
 
 app = typer.Typer(
     name="robustgen",
@@ -29,9 +38,13 @@ for module in (demo, train, attack, fit, detect, list_command, show):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        sys.stdout.write(f"robustgen {version('robustgen')}\n")
+        try:
+            number = version("robustgen")
+        except PackageNotFoundError:
+            number = "of an unknown version: it runs from its source without being installed"
+        sys.stdout.write(f"robustgen {number}\n")
         raise typer.Exit
 
 
@@ -46,34 +59,83 @@ def common(
 
 def main() -> None:
     """The console script. Set ROBUSTGEN_TRACEBACK=1 to see where an error came from."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names that are not UTF-8 come out escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except RobustgenError as error:
-        _end(str(error), error.exit_code, error)
-    except BrokenPipeError:
-        # the reader of our output has gone (as with `| head`): nothing is left to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with _signals(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                app(prog_name="robustgen")
+            finally:
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has gone (as with `| head`): nothing is left to say to it
+        _discard_output()
         sys.exit(1)
-    except KeyboardInterrupt:
-        _end("interrupted; a run with --out goes on where it stopped when the same command is given again", 130)
     except OSError as error:
+        if error.filename is None:  # it was the output that could not be written
+            _discard_output()
         hint = ": free some space" if error.errno == errno.ENOSPC else ""
-        _end(f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{hint}", 1, error)
-    except MemoryError as error:
-        _end("out of memory: use a smaller --batch-size", 1, error)
-    except Exception as error:  # noqa: BLE001 - the last resort: a fault of ours must not look like a crash of the user's terminal
-        if type(error).__name__ == "OutOfMemoryError":
-            _end("the device is out of memory: use a smaller --batch-size or --device cpu", 1, error)
-        _end(
-            f"unexpected {type(error).__name__}: {error}; this is a fault in robustgen: set ROBUSTGEN_TRACEBACK=1, "
-            "run again and report it",
-            1,
-            error,
-        )
+        _end(error, f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{hint}", 1)
+    except (Exception, Interrupted) as error:  # noqa: BLE001 - the last resort: never a traceback on the user's terminal
+        _end(error, *_explained(error))
 
 
-def _end(message: str, code: int, error: BaseException | None = None) -> None:
-    if error is not None and os.environ.get("ROBUSTGEN_TRACEBACK"):
+def _explained(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, RobustgenError):
+        return str(error), error.exit_code
+    if isinstance(error, Interrupted):
+        return "interrupted", 130
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return "out of memory: use a smaller --batch-size or another --device", 1
+    hint = "this is a fault in robustgen: set ROBUSTGEN_TRACEBACK=1, run again and report it"
+    return f"unexpected {type(error).__name__}: {error}; {hint}", 1
+
+
+def _end(error: BaseException, message: str, code: int) -> NoReturn:
+    if os.environ.get("ROBUSTGEN_TRACEBACK"):
         raise error
-    sys.stderr.write(f"robustgen: {' '.join(message.split())}\n")
+    said = "; ".join([message, *getattr(error, "__notes__", ())])
+    sys.stderr.write(f"robustgen: {plain(' '.join(said.split()))}\n")
     sys.exit(code)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, or the system asked the process to end. Not `KeyboardInterrupt`, of which Typer makes an end without
+    words.
+    """
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as `Interrupted`, so that what is half done is cleared away."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    sys.stderr.write(f"warning: {' '.join(str(message).split())} ({Path(filename).name}, line {lineno})\n")
+
+
+def _discard_output() -> None:
+    """What is still in the buffer would fail again when Python ends."""
+    with suppress(OSError, ValueError):  # ValueError: stdout is no real file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from robustgen.attacks import ATTACKS
 from robustgen.data import DATA
-from robustgen.detectors import DETECTORS
-from robustgen.models import ARCHITECTURES
 
 
 def number(text: str | float) -> float:
@@ -26,41 +24,34 @@ def number(text: str | float) -> float:
     return value
 
 
-def numbers(text: str) -> tuple[float, ...]:
+class Numbers(tuple[float, ...]):
+    """One number a channel, or one for all."""
+
+
+def numbers(text: str) -> Numbers:
     """Numbers separated by commas: 0.5 or 0.485,0.456,0.406."""
-    return tuple(number(part) for part in text.split(","))
+    return Numbers(number(part) for part in text.split(","))
 
 
-def image_size(text: str) -> tuple[int, int]:
+class ImageSize(NamedTuple):
+    """Of an image, in pixels."""
+
+    height: int
+    width: int
+
+
+def image_size(text: str) -> ImageSize:
     """Height and width: 32 or 48x64."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise typer.BadParameter(f"{text!r} is not an image size: write it like 32 or 48x64 (height x width)")
-    return int(parts[0]), int(parts[-1])
+    return ImageSize(int(parts[0]), int(parts[-1]))
 
 
-def complete_attack(incomplete: str) -> list[str]:
-    return [name for name in ATTACKS if name.startswith(incomplete)]
-
-
-def complete_detector(incomplete: str) -> list[str]:
-    return [name for name in DETECTORS if name.startswith(incomplete)]
-
-
-def complete_data(incomplete: str) -> list[str]:
-    return [name for name in DATA if name.startswith(incomplete)]
-
-
-def complete_arch(incomplete: str) -> list[str]:
-    return [name for name in ARCHITECTURES if name.startswith(incomplete)]
-
-
-def complete_device(incomplete: str) -> list[str]:
-    return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
-
-
-def complete_norm(incomplete: str) -> list[str]:
-    return [name for name in ("linf", "l2", "l1") if name.startswith(incomplete)]
+def among(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Shell completion from a list of names."""
+    known = list(names)
+    return lambda incomplete: [name for name in known if name.startswith(incomplete)]
 
 
 Data = Annotated[
@@ -68,13 +59,13 @@ Data = Annotated[
     typer.Option(
         "--data",
         help="A data name (robustgen list data), an image folder, .npz, .npy, .csv or .parquet.",
-        autocompletion=complete_data,
+        autocompletion=among(DATA),
         show_default=False,
     ),
 ]
 Size = Annotated[
-    tuple[int, int] | None,
-    typer.Option("--size", parser=image_size, metavar="HxW", help="Resize an image folder to this size."),
+    ImageSize | None,
+    typer.Option("--size", parser=image_size, metavar="HxW", help="Resize images to this size: 32 or 48x64."),
 ]
 Model = Annotated[
     str,
@@ -95,11 +86,19 @@ Weights = Annotated[
     ),
 ]
 Mean = Annotated[
-    str | None, typer.Option("--mean", metavar="A[,B,C]", help="The model expects inputs normalised by this mean ...")
+    Numbers | None,
+    typer.Option(
+        "--mean", parser=numbers, metavar="A[,B,C]", help="The model expects inputs normalised by this mean ..."
+    ),
 ]
 Std = Annotated[
-    str | None,
-    typer.Option("--std", metavar="A[,B,C]", help="... and this standard deviation; eps stays in input units."),
+    Numbers | None,
+    typer.Option(
+        "--std",
+        parser=numbers,
+        metavar="A[,B,C]",
+        help="... and this standard deviation; eps stays in input units.",
+    ),
 ]
 Trust = Annotated[
     bool,
@@ -122,16 +121,26 @@ Eps = Annotated[
     ),
 ]
 Norm = Annotated[
-    str, typer.Option("--norm", help="How the change is measured: linf, l2 or l1.", autocompletion=complete_norm)
+    str,
+    typer.Option(
+        "--norm", help="How the change is measured: linf, l2 or l1.", autocompletion=among(("linf", "l2", "l1"))
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", autocompletion=complete_device)]
-Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", help="auto, cpu, cuda, cuda:1, mps.", autocompletion=among(("auto", "cpu", "cuda", "mps"))
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Start of every random choice: the same seed, same result.")
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Inputs on the device at a time; results do not depend on it.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N inputs only.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no warnings.")]
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any further option of it; may be repeated.")
 ]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from robustgen.errors import UsageError
+
+def plain(text: str) -> str:
+    """`text` with control characters escaped: names come from files and must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def stderr() -> Console:
@@ -32,7 +36,7 @@ def warn(messages: Sequence[str], quiet: bool = False) -> None:
     """Say what the user should know, one line each."""
     if not quiet:
         for message in messages:
-            stderr().print(f"warning: {message}", style="yellow", markup=False)
+            stderr().print(plain(f"warning: {message}"), style="yellow", markup=False)
 
 
 def warn_skipped(skipped: Mapping[str, str], quiet: bool = False) -> None:
@@ -58,11 +62,11 @@ def emit(values: Mapping[str, Any]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; all columns but the first are right-aligned."""
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    grid = Table(title=Text(plain(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         grid.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(Text(plain(cell)) for cell in row))
     Console(highlight=False).print(grid)
 
 
@@ -70,60 +74,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> None:
     """Names and values, one pair a line, on stdout."""
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
-        sys.stdout.write(f"{name:<{width}}  {value}\n")
-
-
-@contextmanager
-def counting(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr over `total` inputs; yields the function that advances it."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr(), disable=quiet) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, advance=done)
-
-
-@contextmanager
-def epochs(label: str, quiet: bool) -> Iterator[Callable[[int, int, float], None]]:
-    """A progress bar on stderr over the epochs of a training run."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr(), disable=quiet) as bar:
-        task = bar.add_task(label, total=None)
-
-        def advance(done: int, of: int, loss: float) -> None:
-            bar.update(task, total=of, completed=done, description=f"{label}: epoch {done}/{of}, loss {loss:.4g}")
-
-        yield advance
-
-
-def parameters(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` pairs as options: numbers, true/false and none where they look like that, else text. Raises
-    `UsageError`.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--param takes NAME=VALUE, but {pair!r} came")
-        try:
-            value = json.loads(
-                text.lower() if text.lower() in ("true", "false") else "null" if text.lower() == "none" else text
-            )
-        except json.JSONDecodeError:
-            value = text
-        options[name.replace("-", "_")] = value
-    return options
+        sys.stdout.write(f"{name:<{width}}  {plain(value)}\n")
 
 
 def heading(text: str) -> None:
@@ -132,11 +83,49 @@ def heading(text: str) -> None:
 
 
 @contextmanager
+def working() -> Iterator[None]:
+    """Whatever runs in here, the user's own model too, may print: stdout is for the result alone."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
+def _bar(quiet: bool, *columns: str | ProgressColumn) -> Iterator[Progress]:
+    """A progress bar on the terminal while it works, and gone after: then the result or one line of error follows."""
+    console = stderr()
+    with (
+        working(),
+        Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar,
+    ):
+        yield bar
+
+
+@contextmanager
+def counting(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `total` inputs; yields the function that advances it."""
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with _bar(quiet, "{task.description}", BarColumn(), MofNCompleteColumn(), *times) as bar:
+        task = bar.add_task(escape(label), total=total)
+        yield lambda done: bar.update(task, advance=done)
+
+
+@contextmanager
+def epochs(label: str, quiet: bool) -> Iterator[Callable[[int, int, float], None]]:
+    """A progress bar over the epochs of a training run."""
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with _bar(quiet, "{task.description}", BarColumn(), TaskProgressColumn(), *times) as bar:
+        task = bar.add_task(escape(label), total=None)
+
+        def advance(done: int, of: int, loss: float) -> None:
+            text = escape(f"{label}: epoch {done}/{of}, loss {loss:.4g}")
+            bar.update(task, total=of, completed=done, description=text)
+
+        yield advance
+
+
+@contextmanager
 def stages(quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """One bar on stderr for a job of several stages; yields a function of the stage's name and the share done of the
-    whole.
-    """
-    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=stderr(), disable=quiet) as bar:
+    """One bar for a job of several stages; yields a function of the stage's name and the share done of the whole."""
+    with _bar(quiet, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), "{task.description}") as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda name, share: bar.update(task, description=name, completed=share)
+        yield lambda name, share: bar.update(task, description=escape(name), completed=share)

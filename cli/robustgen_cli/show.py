@@ -22,7 +22,10 @@ def show(
     ],
     json: o.Json = False,
 ) -> None:
-    """Verify an artifact's hashes and say what it is; for an attack's or the demo's directory, show its results."""
+    """Verify an artifact's hashes and say what it is; for an attack's or the demo's directory, show its results.
+
+    Example: robustgen show detector/
+    """
     from robustgen.artifacts import describe
 
     found = describe(artifact)

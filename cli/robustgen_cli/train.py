@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from robustgen.models import ARCHITECTURES
 from robustgen_cli import options as o
 from robustgen_cli import output
 
@@ -20,7 +21,7 @@ def train(
     arch: Annotated[
         str,
         typer.Option(
-            "--arch", help="small-cnn, small-resnet, mlp, or torchvision:NAME.", autocompletion=o.complete_arch
+            "--arch", help="small-cnn, small-resnet, mlp, or torchvision:NAME.", autocompletion=o.among(ARCHITECTURES)
         ),
     ] = "small-cnn",
     epochs: Annotated[
@@ -34,6 +35,7 @@ def train(
             "--adversarial",
             metavar="pgd|fast-fgsm",
             help="Train on adversarial inputs: pgd (strong, slow) or fast-fgsm (one step).",
+            autocompletion=o.among(("pgd", "fast-fgsm")),
         ),
     ] = None,
     eps: Annotated[
@@ -95,9 +97,9 @@ def train(
                 checkpoint=checkpoint,
                 progress=progress,
             )
-        checkpoint.unlink(missing_ok=True)
         trained.save(directory)
         (directory / RESULTS).write_text(to_json(trained.summary), encoding="utf-8")
+        checkpoint.unlink(missing_ok=True)
     output.warn_skipped(source.skipped, quiet)
     found = trained.summary
     if json:

@@ -88,6 +88,7 @@ def ascend(
     restarts: int = 1,
     keep: Keep = "success",
     batch_size: int = 256,
+    channels_last: bool = True,
     progress: Progress,
     verify: bool = True,
 ) -> AttackResult:
@@ -99,12 +100,13 @@ def ascend(
     and backward pass a step and one last forward pass, unless it is not to be verified and the last iterate is kept
     whatever it is. The result for a row does not depend on the rows beside it.
     """
+    layout = torch.channels_last if channels_last and x.dim() == 4 else torch.contiguous_format
     record = _Record(x.clone(), keep)
     pending: deque[tuple[int, Tensor]] = deque([(0, torch.arange(len(x), device=x.device))] if len(x) else [])
     active: _Active | None = None
     while active is not None or pending:
         active = _refill(active, pending, x, y, start, batch_size)
-        point = _channels_last(active.point).requires_grad_()
+        point = active.point.contiguous(memory_format=layout).requires_grad_()
         with torch.enable_grad():
             value, achieved = objective(model, point, active.label)
             gradient = _gradient(value, point)
@@ -122,7 +124,7 @@ def ascend(
             last = active.select(finished)
             if verify or keep != "last":
                 with torch.no_grad():
-                    value, achieved = objective(model, _channels_last(last.point), last.label)
+                    value, achieved = objective(model, last.point.contiguous(memory_format=layout), last.label)
                 record.forward[last.row] += 1
             else:
                 value, achieved = value[finished], achieved[finished]
@@ -162,7 +164,3 @@ def _gradient(value: Tensor, point: Tensor) -> Tensor:
     """Of each row's value with respect to its point; zero where the model gives none (a detached step, a NaN)."""
     found = torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
     return torch.zeros_like(point) if found is None else torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

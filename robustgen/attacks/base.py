@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -35,12 +35,11 @@ class AttackResult:
 
 
 @contextmanager
-def evaluated(model: Model) -> Iterator[None]:
-    """The model as an attack needs it - evaluation mode, no parameter gradients, convolutions in channels-last order -
-    then as it was.
+def evaluated(model: Model, channels_last: bool = False) -> Iterator[None]:
+    """The model as an attack needs it - evaluation mode, no parameter gradients - then as it was.
 
-    Channels-last makes convolutions up to twice as fast; the values are those of the same operation in another memory
-    order.
+    `channels_last`: with convolutions in that memory order, which makes them up to twice as fast. Sums are then taken
+    in another order, so that values differ in the last bit, and signs of gradients that are almost zero with them.
     """
     if not isinstance(model, nn.Module):
         yield
@@ -52,7 +51,7 @@ def evaluated(model: Model) -> Iterator[None]:
             model.eval()
         for parameter, _, values in parameters:
             parameter.requires_grad_(False)
-            if values.dim() == 4:
+            if channels_last and values.dim() == 4:
                 # the parameter object stays, only its storage is swapped, and the original storage is put back below
                 parameter.data = values.to(memory_format=torch.channels_last)
         yield
@@ -77,6 +76,9 @@ class Attack(ABC):
     `batch_size`: how many rows go through the model at once; the result does not depend on it.
     """
 
+    channels_last: ClassVar[bool] = True
+    """Whether the attack takes many passes, so that the faster memory order pays."""
+
     threat: ThreatModel
     objective: Objective = field(default_factory=Misclassify)
     seed: int = 0
@@ -90,7 +92,7 @@ class Attack(ABC):
     def __call__(self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
         """The adversarial inputs alone."""
         check_inputs(self.threat, x, y)
-        with evaluated(model):
+        with evaluated(model, self.channels_last):
             return self._run(model, x.detach(), y, lambda _: None, verify=False).x_adv.contiguous()
 
     @final
@@ -103,7 +105,7 @@ class Attack(ABC):
         box.
         """
         check_inputs(self.threat, x, y)
-        with evaluated(model):
+        with evaluated(model, self.channels_last):
             result = self._run(model, x.detach(), y, progress or (lambda _: None), verify=True)
         return replace(result, x_adv=result.x_adv.contiguous())
 

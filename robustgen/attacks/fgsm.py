@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -22,6 +22,8 @@ class FGSM(Attack):
     not.
     """
 
+    channels_last: ClassVar[bool] = False  # one pass: nothing to gain, and bit for bit what other libraries compute
+
     def _run(self, model: Model, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> AttackResult:
         return ascend(
             model,
@@ -33,6 +35,7 @@ class FGSM(Attack):
             steps=1,
             step_size=self.threat.eps,
             keep="last",
+            channels_last=self.channels_last,
             batch_size=self.batch_size,
             progress=progress,
             verify=verify,

@@ -1,0 +1,194 @@
+"""`robustgen fit` and `robustgen detect`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize("name", ["pca", "k-means", "autoencoder"])
+def test_fit_gives_a_calibrated_detector(run: Run, world: Path, tmp_path: Path, name: str) -> None:
+    option = {"pca": "components=4", "k-means": "clusters=3", "autoencoder": "epochs=2"}[name]
+    ran = run("fit", name, "--data", world / "two.npz", "--fpr", "1/10", "--param", option, "--out", "det", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    found = ran.json
+    assert set(found) >= {"detector", "data", "n_train", "n_calibration", "fpr", "threshold"}
+    assert (found["detector"], found["data"], found["fpr"]) == (name, "two.npz", 0.1)
+    assert (found["n_train"], found["n_calibration"]) == (140, 30)
+    assert found["options"][option.partition("=")[0]] == int(option.partition("=")[2])
+    assert found == json.loads((tmp_path / "det/results.json").read_text())
+    again = run("fit", name, "--data", world / "two.npz", "--fpr", 0.1, "--param", option, "--out", "again", "--quiet")
+    assert again.code == 0
+    assert f"threshold  {found['threshold']:.6g}" in again.out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("pac", [], ["unknown detector 'pac'", "did you mean 'pca'"]),
+        ("pca", ["--fpr", "0"], ["strictly between 0 and 1", "0 came"]),
+        ("pca", ["--fpr", "1"], ["strictly between 0 and 1", "1 came"]),
+        ("pca", ["--fpr", "0.001"], ["0.001", "999 calibration inputs", "30 came"]),
+        ("pca", ["--param", "componets=3"], ["'componets'", "did you mean 'components'"]),
+        ("pca", ["--param", "components=abc"], ["components=abc", "a number"]),
+        ("pca", ["--param", "components=0"], ["components", "0 came"]),
+        ("pca", ["--param", "components=1000"], ["1000 components", "36"]),
+        ("k-means", ["--param", "clusters=2.5"], ["clusters=2.5", "a whole number"]),
+        ("k-means", ["--param", "seed=1"], ["'seed'"]),
+        ("autoencoder", ["--param", "network=deep"], ["'deep'", "dense, convolutional"]),
+        ("pca", ["--layer", "network"], ["--layer", "give --model too"]),
+        ("pca", ["--weights", "w.pt", "--trust"], ["--weights and --trust", "give --model too"]),
+        ("pca", ["--device", "cuda:77"], ["'cuda:77'"]),
+    ],
+)
+def test_settings_of_fit_that_make_no_sense(
+    refused: Callable[..., str], world: Path, name: str, options: list[str], says: list[str]
+) -> None:
+    line = refused("fit", name, "--data", world / "two.npz", "--out", "deep/detector", *options)
+    for word in says:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("nan.npz", "NaN"),
+        ("few.npz", "at least 19 calibration inputs, but 2 came"),
+        ("empty", "no images"),
+        ("missing.csv", "missing.csv"),
+        ("photos/=cmd/01.png", "no calibration inputs"),
+    ],
+)
+def test_data_that_fit_cannot_use(refused: Callable[..., str], world: Path, data: str, says: str) -> None:
+    assert says in refused("fit", "pca", "--data", world / data, "--out", "detector")
+
+
+def test_fit_needs_no_labels(run: Run, world: Path) -> None:
+    assert run("fit", "pca", "--data", world / "bare.npy", "--out", "a", "--quiet").code == 0
+    assert run("fit", "pca", "--data", world / "one-class.npz", "--out", "b", "--quiet").code == 0
+
+
+def test_detect_tells_apart_and_its_exit_code_says_so(run: Run, world: Path) -> None:
+    normal = np.load(world / "bare.npy")
+    np.save("foreign.npy", np.random.default_rng(5).random((4, 1, 6, 6), np.float32))
+    np.save("calm.npy", np.tile(normal.mean(0, keepdims=True), (3, 1, 1, 1)))
+    ran = run("detect", world / "detector", "foreign.npy", "--json")
+    assert (ran.code, ran.err) == (3, "")
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert [line["input"] for line in lines] == ["0", "1", "2", "3"]
+    for line in lines:
+        assert list(line) == ["input", "score", "p_value", "flagged"]
+        assert line["flagged"] is True
+        assert line["p_value"] <= 0.05
+    calm = run("detect", world / "detector", "calm.npy", "--json")
+    assert calm.code == 0
+    assert [json.loads(line)["flagged"] for line in calm.out.splitlines()] == [False] * 3
+    people = run("detect", world / "detector", "foreign.npy", "--limit", 2)
+    assert people.code == 3
+    assert people.out.count("FLAGGED") == 2
+    assert "2 of 2 inputs" in people.out
+
+
+def test_detect_writes_all_rows(run: Run, world: Path, tmp_path: Path) -> None:
+    words = ("detect", world / "detector", world / "two.npz")
+    ran = run(*words, "--out", "new/scores.csv")
+    assert ran.code in (0, 3)
+    assert "200 inputs" in ran.out
+    assert "all in new/scores.csv" in ran.out
+    lines = [json.loads(line) for line in run(*words, "--json").out.splitlines()]
+    with open("new/scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], float(row["score"]), float(row["p_value"]), row["flagged"] == "1") for row in rows] == [
+        (line["input"], line["score"], line["p_value"], line["flagged"]) for line in lines
+    ]
+    assert run(*words, "--out", "scores.jsonl", "--quiet").code == ran.code
+    assert [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()] == lines
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "scores.jsonl"]
+
+
+def test_another_rate_without_another_fit(run: Run, refused: Callable[..., str], world: Path) -> None:
+    words = ("detect", world / "detector", world / "two.npz")
+    counts = [
+        sum(json.loads(line)["flagged"] for line in run(*words, "--fpr", rate, "--json").out.splitlines())
+        for rate in ("0.05", "0.2", "1/2")
+    ]
+    assert counts[0] < counts[1] < counts[2]
+    assert "999 calibration inputs, but 30 came" in refused(*words, "--fpr", "0.001")
+    assert "strictly between 0 and 1" in refused(*words, "--fpr", "2")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ("colour.npz", ["(3, 6, 6)", "(1, 6, 6)"]),
+        ("table.csv", ["table", "image"]),
+        ("nan.npz", ["NaN"]),
+        ("to-255.npz", ["[0, 1]"]),
+        ("texts.npz", ["<U32"]),
+        ("objects.npz", ["not read"]),
+        ("empty", ["no images"]),
+        ("missing.npy", ["missing.npy"]),
+        ("photos/=cmd/damaged.png", ["damaged.png", "it is damaged"]),
+    ],
+)
+def test_inputs_that_detect_cannot_use(refused: Callable[..., str], world: Path, inputs: str, says: list[str]) -> None:
+    line = refused("detect", world / "detector", world / inputs, "--out", "deep/scores.csv")
+    for word in says:
+        assert word in line
+
+
+def test_misspelt_data(refused: Callable[..., str], world: Path) -> None:
+    assert "did you mean 'fashion-mnist'" in refused("detect", world / "detector", "fashion-mnis")
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("scores.txt", ["neither .csv nor .jsonl"]),
+        ("there.csv", ["exists already", "--force"]),
+        ("folder.csv", ["folder.csv"]),
+    ],
+)
+def test_places_that_detect_does_not_write(refused: Callable[..., str], world: Path, out: str, says: list[str]) -> None:
+    Path("there.csv").write_text("mine")
+    Path("folder.csv").mkdir()
+    line = refused("detect", world / "detector", world / "two.npz", "--out", out)
+    for word in says:
+        assert word in line
+    assert Path("there.csv").read_text() == "mine"
+
+
+def test_force_overwrites_a_file_but_no_folder(run: Run, refused: Callable[..., str], world: Path) -> None:
+    words = ("detect", world / "detector", world / "two.npz", "--limit", 2, "--force")
+    Path("there.csv").write_text("mine")
+    Path("folder.csv").mkdir()
+    assert run(*words, "--out", "there.csv").code == 0
+    assert Path("there.csv").read_text().startswith("input,score,p_value,flagged")
+    assert "is a folder" in refused(*words, "--out", "folder.csv")
+
+
+def test_detectors_that_look_through_a_model(run: Run, refused: Callable[..., str], world: Path) -> None:
+    data, code = world / "two.npz", f"{world}/models.py:net"
+    assert run("fit", "pca", "--data", data, "--model", world / "victim", "--out", "kept", "--quiet").code == 0
+    assert run("detect", "kept", data, "--quiet").code in (0, 3)  # the classifier is stored with it
+    found = run("fit", "pca", "--data", data, "--model", code, "--out", "coded", "--json").json
+    assert (found["model"], found["layer"]) == (code, "layer")
+    line = refused("detect", "coded", data)
+    assert "give the same --model" in line
+    assert run("detect", "coded", data, "--model", code, "--quiet").code in (0, 3)
+    assert "other weights" in refused("detect", "coded", data, "--model", f"{world}/models.py:ten_outputs")
+    assert "leave out --model" in refused("detect", world / "detector", data, "--model", code)
+    assert "give --model too" in refused("detect", world / "detector", data, "--weights", "w.pt")
+    fit = ("fit", "pca", "--data", data, "--model", world / "victim", "--out", "x")
+    assert "unknown layer 'network.layer'" in refused(*fit, "--layer", "network.layer")
+    assert "is a detector, but a classifier" in refused(
+        "fit", "pca", "--data", data, "--model", world / "detector", "--out", "x"
+    )
