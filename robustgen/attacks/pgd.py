@@ -41,8 +41,10 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.restarts < 1:
-            raise UsageError(f"steps and restarts must be at least 1, but {self.steps} and {self.restarts} came")
+        if not isinstance(self.steps, int) or not isinstance(self.restarts, int) or min(self.steps, self.restarts) < 1:
+            raise UsageError(
+                f"steps and restarts must be whole numbers from 1 up, but {self.steps} and {self.restarts} came"
+            )
         if self.step_size is not None and not self.step_size > 0:
             raise UsageError(f"step_size must be above 0, in input units, but {self.step_size:g} came")
         if self.restarts > 1 and (not self.random_start or self.keep == "last"):

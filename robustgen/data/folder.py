@@ -157,7 +157,7 @@ def _fingerprint(path: Path, name: str) -> bytes:
     """What stands for a file in the hash of the folder: its name, its size and its first 64 KiB."""
     with open_file(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        return hashlib.sha256(f"{name}\0{size}\0".encode() + stream.read(HASHED)).digest()
+        return hashlib.sha256(f"{name}\0{size}\0".encode(errors="surrogateescape") + stream.read(HASHED)).digest()
 
 
 def _layered_splits(files: list[str]) -> dict[str, Indices]:

@@ -42,9 +42,9 @@ class PCADetector(Detector):
         from sklearn.decomposition import PCA, IncrementalPCA
 
         size = prod(rows.shape)
-        most = min(len(rows), size)
+        most = min(len(rows), size - 1)  # with all directions kept nothing would be left over to score
         wanted = int(self.components) if self.components >= 1 else self.components
-        if wanted > most:
+        if wanted > most or most < 1:
             raise UsageError(
                 f"{wanted:g} components were asked for, but {len(rows)} inputs of {size} values have at most {most}"
             )
@@ -53,7 +53,7 @@ class PCADetector(Detector):
             fitted = PCA(
                 n_components=wanted, svd_solver="full" if most <= 1000 or wanted < 1 else "auto", random_state=0
             ).fit(x)
-            directions = fitted.components_
+            directions = fitted.components_[:most]
         else:
             fitted = IncrementalPCA(n_components=min(most, 512) if wanted < 1 else wanted)
             for batch in rows.batches(max(4096, 2 * int(fitted.n_components))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from robustgen.errors import ArtifactError, UsageError
 from robustgen.models import ARCHITECTURES
 from robustgen.models.normalise import Normalised
-from robustgen.registry import resolve, suggestion
+from robustgen.registry import resolve
 
 
 def torchvision_names() -> list[str]:
@@ -46,20 +47,16 @@ def build(
             return Normalised(resolve(ARCHITECTURES, arch, "architecture")(shape, classes), mean, std)
         known = torchvision_names()
         if name not in known:
-            raise UsageError(
-                suggestion(name, [*ARCHITECTURES, *known] if len(known) < 12 else _near(name, known), "architecture")
-            )
+            raise UsageError(_unknown(name, known))
         return Normalised(_torchvision(name, shape, classes), mean, std, channels=3)
 
 
-def _near(name: str, known: list[str]) -> list[str]:
-    """The built-in names and the like-named of torchvision: its whole list would fill a screen."""
-    import difflib
-
-    return [
-        *ARCHITECTURES,
-        *(f"torchvision:{near}" for near in difflib.get_close_matches(name, known, n=5, cutoff=0.3)),
-    ]
+def _unknown(name: str, known: list[str]) -> str:
+    """The sentence for an unknown name: the nearest names, since torchvision's whole list would fill a screen."""
+    own = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+    theirs = [f"torchvision:{near}" for near in difflib.get_close_matches(name, known, n=3)]
+    near = f"did you mean {' or '.join(repr(n) for n in own + theirs)}? " if own or theirs else ""
+    return f"unknown architecture {name!r}: {near}known: {', '.join(ARCHITECTURES)}, torchvision:NAME"
 
 
 def _torchvision(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -37,7 +37,8 @@ def test_the_check_notices_a_broken_attack() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps and restarts must be at least 1"),
+        ({"steps": 0}, "steps and restarts must be whole numbers"),
+        ({"steps": 2.5}, "steps and restarts must be whole numbers"),
         ({"step_size": -0.1}, "above 0"),
         ({"restarts": 2, "random_start": False}, "need random starts"),
         ({"restarts": 2, "keep": "last"}, "need random starts"),

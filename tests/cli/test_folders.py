@@ -55,7 +55,6 @@ def test_names_are_shown_as_they_are_and_never_run(run: Run, world: Path) -> Non
     assert sorted(json.loads(line)["input"] for line in lines) == sorted(names)
 
 
-@pytest.mark.xfail(reason="robustgen/data/folder.py hashes file names as UTF-8", strict=False)
 def test_names_that_are_not_utf8(run: Run, world: Path) -> None:
     assert run("fit", "pca", "--data", world / "photos", "--out", "detector", "--quiet").code == 0
     Path("inputs").mkdir()

@@ -69,6 +69,12 @@ def test_unfit_use_is_refused(generator: torch.Generator) -> None:
             make(name, options)
     with pytest.raises(UsageError, match="at most 60"):
         make("pca", {"components": 61}).fit(x)
+    with pytest.raises(UsageError, match="have at most 2"):
+        make("pca", {"components": 3}).fit(x.flatten(1)[:, :3])
+    assert make("pca", {"components": 0.999}).fit(x.flatten(1)[:, :3]).directions.shape == (
+        2,
+        3,
+    )  # one is left to score
     with pytest.raises(UsageError, match="cannot be made"):
         make("k-means", {"clusters": "many"})
 
