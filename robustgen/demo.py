@@ -203,7 +203,7 @@ def _adversarial(attack: Attack, network: torch.nn.Module, x: Tensor, y: Tensor,
     """The adversarial inputs that the evaluation measured: attacks are deterministic, and wrong inputs are left alone
     by both.
     """
-    correct = predict(network, x.to(device), attack.batch_size).argmax(1).cpu() == y
+    correct = predict(network, x.to(device), 256).argmax(1).cpu() == y
     x_adv = x.clone()
     x_adv[correct] = attack(network, x[correct].to(device), y[correct].to(device)).cpu()
     return x_adv

@@ -47,12 +47,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def fitting_threads(where: torch.device, values: int) -> Iterator[None]:
-    """Run on one thread what is too small to share: batches of fewer than 2^16 `values` on the CPU.
+    """Run on one thread what is too small to share: inputs of fewer than 512 `values` on the CPU.
 
     Sharing such work between threads costs more than it saves, and many times more when the other cores are busy.
     """
     before = torch.get_num_threads()
-    small = where.type == "cpu" and values < 1 << 16 and before > 1
+    small = where.type == "cpu" and values < 512 and before > 1
     if small:
         torch.set_num_threads(1)
     try:

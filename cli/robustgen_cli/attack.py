@@ -93,7 +93,7 @@ def attack(
     size: o.Size = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
-    batch_size: o.BatchSize = 256,
+    batch_size: o.AutoBatchSize = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     force: o.Force = False,

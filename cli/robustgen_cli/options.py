@@ -138,7 +138,13 @@ Seed = Annotated[
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Inputs on the device at a time; results do not depend on it.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N inputs only.")]
+AutoBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, help="Inputs on the device at a time; by default what suits it.", show_default=False
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use N inputs only.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no warnings.")]
 Params = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,7 +74,8 @@ class Attack(ABC):
 
     `threat`: what is allowed. `objective`: what is wanted; `y` in a call is then the true label, or the target label
     for a targeted objective. `seed`: of all random choices, which belong to samples, not to places in a batch.
-    `batch_size`: how many rows go through the model at once; the result does not depend on it.
+    `batch_size`: how many rows go through the model at once, None = what suits the device; the result does not depend
+    on it.
     """
 
     channels_last: ClassVar[bool] = True
@@ -82,11 +84,19 @@ class Attack(ABC):
     threat: ThreatModel
     objective: Objective = field(default_factory=Misclassify)
     seed: int = 0
-    batch_size: int = 256
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, but {self.batch_size} came")
+
+    @final
+    def rows_at_once(self, x: Float[Tensor, "n *shape"]) -> int:
+        """`batch_size`, or what suits inputs like `x`: on a CPU what its cache holds, elsewhere what keeps it busy."""
+        if self.batch_size is not None:
+            return self.batch_size
+        most, values = (256, torch.get_num_threads() << 16) if x.device.type == "cpu" else (1024, 1 << 25)
+        return max(16, min(most, values // max(1, math.prod(x.shape[1:]))))
 
     @final
     def __call__(self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]) -> Float[Tensor, "n *shape"]:

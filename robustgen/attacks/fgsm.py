@@ -36,7 +36,7 @@ class FGSM(Attack):
             step_size=self.threat.eps,
             keep="last",
             channels_last=self.channels_last,
-            batch_size=self.batch_size,
+            batch_size=self.rows_at_once(x),
             progress=progress,
             verify=verify,
         )

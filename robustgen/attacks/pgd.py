@@ -69,7 +69,7 @@ class PGD(Attack):
             step_size=size,
             restarts=self.restarts,
             keep=self.keep,
-            batch_size=self.batch_size,
+            batch_size=self.rows_at_once(x),
             progress=progress,
             verify=verify,
         )

@@ -81,10 +81,10 @@ def evaluate_attack(
 ) -> Robustness:
     """Attack every input of the split that `model` classifies correctly.
 
-    `target`: chooses the targets where the attack's objective is targeted. `directory`: block by block, results and
-    adversarial inputs go there, and blocks found there are not computed again; without it nothing is written and the
-    adversarial inputs are dropped. `progress` is called with the number of inputs done. Raises `UsageError` if model,
-    data and attack do not fit.
+    `limit`: at most so many inputs, evenly spread over the split. `target`: chooses the targets where the attack's
+    objective is targeted. `directory`: block by block, results and adversarial inputs go there, and blocks found there
+    are not computed again; without it nothing is written and the adversarial inputs are dropped. `progress` is called
+    with the number of inputs done. Raises `UsageError` if model, data and attack do not fit.
     """
     device = device or torch.device("cpu")
     if isinstance(model, torch.nn.Module):
@@ -113,7 +113,7 @@ def evaluate_attack(
                 progress(len(done["index"]))
         else:
             block_began = time.perf_counter()
-            with fitting_threads(device, attack.batch_size * first.x[0].numel()):
+            with fitting_threads(device, first.x[0].numel()):
                 done = _attack_block(attack, model, source, rows[start : start + size], target, device, progress)
             if path is not None:
                 stored = done | {"seconds": np.asarray(time.perf_counter() - block_began)}
@@ -138,7 +138,7 @@ def _attack_block(
     if batch.y is None:
         raise DataError(f"{source.spec.name!r} has no labels: an attack needs labelled inputs")
     x, y = batch.x, batch.y
-    logits = predict(model, x, attack.batch_size)
+    logits = predict(model, x, attack.rows_at_once(x))
     clean = logits.argmax(1)
     aim = y if target is None else target(y, logits)
     attacked = (clean == y) & ((aim != y) if target is not None else torch.ones_like(y, dtype=torch.bool))
@@ -147,7 +147,7 @@ def _attack_block(
     result = attack.run(model, x[attacked], aim[attacked], progress)
     x_adv, prediction = x.clone(), clean.clone()
     x_adv[attacked] = result.x_adv
-    prediction[attacked] = predict(model, result.x_adv, attack.batch_size).argmax(
+    prediction[attacked] = predict(model, result.x_adv, attack.rows_at_once(x)).argmax(
         1
     )  # the verdict is on what will be saved
     counts = torch.zeros(3, len(x), dtype=torch.int64, device=device)
@@ -203,6 +203,13 @@ def _summarise(
             f"clean accuracy is {clean.value:.1%}, near chance for {classes} classes: is the right data given, and "
             "does the model expect "
             f"normalised inputs (--mean, --std)?"
+        )
+    flat = float(samples["zero_gradient"][attacked].mean()) if attacked.any() else 0.0
+    if flat > 0.01 and not any("zero gradients" in text for text in warnings):
+        warnings.append(
+            f"zero gradients: for {flat:.1%} of the attacked inputs the loss had no gradient at the start, so the "
+            "attack "
+            "could not move; robust accuracy may be overstated: try --loss margin"
         )
     if rate is None:
         warnings.append(

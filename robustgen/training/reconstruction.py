@@ -21,7 +21,7 @@ def train_autoencoder(
         error: Tensor = (model(x) - x).square().flatten(1).mean(1)
         return error
 
-    with fitting_threads(device, recipe.batch_size * math.prod(rows.shape)):
+    with fitting_threads(device, math.prod(rows.shape)):
         return descend(
             network,
             loss,

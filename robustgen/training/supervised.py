@@ -64,7 +64,7 @@ def train_classifier(
         x = batch.x if adversary is None else adversary(network, batch.x, batch.y, recipe.seed * 1_000_003 + step)
         return cross_entropy(model(x), batch.y)
 
-    with fitting_threads(device, recipe.batch_size * math.prod(source.spec.shape)):
+    with fitting_threads(device, math.prod(source.spec.shape)):
         return descend(
             network,
             loss,

@@ -112,9 +112,12 @@ def test_no_permission(run: Run, command: Callable[..., tuple[object, ...]], wor
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         cache = Path(os.environ["ROBUSTGEN_DATA"])
-        opened = {path: path.stat().st_mode for path in (world, *world.parents[:2], cache, *cache.rglob("*"))}
+        opened = {
+            path: path.stat().st_mode for path in (world, *world.parents, cache, *cache.parents, *cache.rglob("*"))
+        }
         for path in opened:
-            path.chmod(0o755)
+            if path.stat().st_mode & 0o005 != 0o005:
+                path.chmod(0o755)
         os.seteuid(65534)
         try:
             ran = [run(*command(name), "--out", f"{folder}/out") for name in ("train", "fit", "attack")]
