@@ -179,11 +179,11 @@ def _code_digest(model: str) -> str | None:
 
 def _write(directory: Path, found: Robustness, summary: dict[str, Any], source: Source) -> None:
     from robustgen.artifacts import RESULTS, to_json
-    from robustgen.evaluation.robustness import write_samples
+    from robustgen.evaluation.blocks import write_samples
     from robustgen.report.examples import save_examples
 
     save_examples(directory, source)
-    write_samples(directory, found)
+    write_samples(directory, found.samples)
     (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
 
 

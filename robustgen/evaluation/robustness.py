@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,11 @@ from torch import Tensor
 
 from robustgen.artifacts import to_json, write_atomically
 from robustgen.attacks.base import Attack, Progress
-from robustgen.data.npy import write_header
 from robustgen.data.source import Source, Split
-from robustgen.errors import ArtifactError, DataError, UsageError
+from robustgen.errors import DataError, UsageError
+from robustgen.evaluation.blocks import read_block, write_block
 from robustgen.evaluation.checks import check_model
 from robustgen.metrics import Estimate, proportion
-from robustgen.objectives import Misclassify
 from robustgen.runtime import describe, fitting_threads, versions
 from robustgen.threat import ThreatModel
 
@@ -107,7 +105,7 @@ def evaluate_attack(
     for number, start in enumerate(range(0, len(rows), size)):
         path = None if directory is None else directory / f"block-{number:05d}.npz"
         if path is not None and path.is_file():
-            done = _read_block(path)
+            done = read_block(path)
             earlier += float(done.pop("seconds"))
             if progress is not None:
                 progress(len(done["index"]))
@@ -117,7 +115,7 @@ def evaluate_attack(
                 done = _attack_block(attack, model, source, rows[start : start + size], target, device, progress)
             if path is not None:
                 stored = done | {"seconds": np.asarray(time.perf_counter() - block_began)}
-                write_atomically(path, partial(_write_block, arrays=stored))
+                write_atomically(path, partial(write_block, arrays=stored))
             done.pop("x_adv")
         blocks.append(done)
     samples = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
@@ -248,48 +246,6 @@ def _summarise(
     return Robustness(summary, samples, clean, robust, rate)
 
 
-def _write_block(path: Path, arrays: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def _read_block(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files if key != "x_adv"}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}): delete its folder and start the run again") from error
-
-
-def write_samples(directory: Path, robustness: Robustness) -> None:
-    """From the blocks in `directory`: `samples.npz` (one array per property) and `adversarials.npz` (x, y), which
-    `--data` takes.
-    """
-    arrays: dict[str, Any] = dict(robustness.samples)
-    np.savez_compressed(directory / "samples.npz", **arrays)
-    blocks = sorted(directory.glob("block-*.npz"))
-    with zipfile.ZipFile(directory / "adversarials.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _write_member(archive, "x", len(robustness.samples["y"]), _stored(blocks, "x_adv"))
-        _write_member(archive, "y", len(robustness.samples["y"]), _stored(blocks, "y"))
-    for block in blocks:
-        block.unlink()
-
-
-def _stored(blocks: list[Path], key: str) -> Iterator[npt.NDArray[Any]]:
-    for block in blocks:
-        with np.load(block, allow_pickle=False) as stored:
-            yield stored[key]
-
-
-def _write_member(archive: zipfile.ZipFile, name: str, n: int, parts: Iterator[npt.NDArray[Any]]) -> None:
-    """An array as a member of an npz file, part by part: only one of them is in memory at a time."""
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        for number, part in enumerate(parts):
-            if not number:
-                write_header(member, part.dtype, (n, *part.shape[1:]))
-            member.write(np.ascontiguousarray(part).tobytes())
-
-
 def choose_target(how: str) -> Target:
     """`next` (the following class), `least-likely` (lowest clean logit), or a class number as text. Raises
     `UsageError` otherwise.
@@ -307,8 +263,3 @@ def choose_target(how: str) -> Target:
         return torch.full_like(y, int(how))
 
     return fixed
-
-
-def is_targeted(attack: Attack) -> bool:
-    """Whether `y` in a call means the class aimed at."""
-    return isinstance(attack.objective, Misclassify) and attack.objective.targeted

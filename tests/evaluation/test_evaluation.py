@@ -15,9 +15,10 @@ from robustgen.data.load import load
 from robustgen.data.source import Source
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import DataError, UsageError
+from robustgen.evaluation.blocks import write_samples
 from robustgen.evaluation.checks import check_model
 from robustgen.evaluation.detection import Verdict, detect, separate, write_verdicts
-from robustgen.evaluation.robustness import choose_target, evaluate_attack, fingerprint, write_samples
+from robustgen.evaluation.robustness import choose_target, evaluate_attack, fingerprint
 from robustgen.evaluation.select import data_for
 from robustgen.models.load import LoadedModel
 from robustgen.objectives import Misclassify
@@ -114,7 +115,7 @@ def test_saved_adversarials_are_what_was_measured_and_are_data(
     monkeypatch.setattr("robustgen.evaluation.robustness._BLOCK_VALUES", 64 * 100)
     with staged(tmp_path / "run") as directory:
         found = evaluate_attack("fgsm", FGSM(threat=THREAT), victim.network, digits, directory=directory)
-        write_samples(directory, found)
+        write_samples(directory, found.samples)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["adversarials.npz", "samples.npz"]
     source = load(str(tmp_path / "run" / "adversarials.npz"), like=digits.spec)
     batch = source.read(source.rows("all"))
