@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def configuration(attack: Attack) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if is_dataclass(value) and not isinstance(value, type):
-            return {key: plain(getattr(value, key)) for key in value.__dataclass_fields__}
+            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return getattr(value, "__name__", value) if callable(value) else value
 
     result: dict[str, Any] = plain(attack)

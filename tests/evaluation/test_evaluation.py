@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_the_summary_follows_from_the_samples(digits: Source, victim: LoadedMode
     low, high = found.summary["robust_accuracy_interval"]
     assert low < found.summary["robust_accuracy"] < high
     assert found.summary["warnings"] == []
+    assert set(found.summary["configuration"]) == {field.name for field in fields(PGD)}
 
 
 def test_passes_are_those_that_the_model_saw(digits: Source, victim: LoadedModel) -> None:
