@@ -73,6 +73,7 @@ def detect(
     from robustgen.detectors.calibrated import CalibratedDetector
     from robustgen.errors import UsageError
     from robustgen.evaluation.detection import detect as judge
+    from robustgen.evaluation.detection import familiarity
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--out {out} ends in neither .csv nor .jsonl: choose one")
@@ -94,6 +95,7 @@ def detect(
         else:
             write_atomically(out, partial(_write, verdicts=watched, form=out.suffix[1:]), force)
     output.warn_skipped(source.skipped, quiet)
+    output.warn(familiarity(loaded, source), quiet)
     if not json:
         _show(loaded, seen, out)
     if seen.flagged:

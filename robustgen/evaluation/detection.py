@@ -38,6 +38,16 @@ def detect(
             yield Verdict(source.label(row), float(score), float(p_value), bool(flagged))
 
 
+def familiarity(detector: CalibratedDetector, source: Source) -> list[str]:
+    """A warning if the inputs to be judged include those that the detector was fitted on."""
+    if source.spec.sha256 != detector.spec.sha256 or len(source.rows("test")) < len(source.rows("all")):
+        return []
+    return [
+        f"{source.spec.name!r} is the data that the detector was fitted and calibrated on: most of these inputs score "
+        "lower than new ones would, so fewer are flagged than the false-alarm rate says"
+    ]
+
+
 def write_verdicts(file: TextIO, verdicts: Iterable[Verdict], form: str) -> None:
     """Write verdicts row by row: `csv` with a header, or `jsonl`, one JSON object a line.
 

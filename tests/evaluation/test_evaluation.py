@@ -18,7 +18,7 @@ from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import DataError, UsageError
 from robustgen.evaluation.blocks import write_samples
 from robustgen.evaluation.checks import check_model
-from robustgen.evaluation.detection import Verdict, detect, separate, write_verdicts
+from robustgen.evaluation.detection import Verdict, detect, familiarity, separate, write_verdicts
 from robustgen.evaluation.robustness import choose_target, evaluate_attack, fingerprint
 from robustgen.evaluation.select import data_for
 from robustgen.models.load import LoadedModel
@@ -233,6 +233,17 @@ def test_verdicts_one_by_one(digits: Source) -> None:
     assert len(rows) == 37
     assert all(isinstance(row, Verdict) and row.flagged == (row.score > detector.threshold.value) for row in rows)
     assert [row.input for row in rows] == [digits.label(row) for row in digits.rows("test")[:37].tolist()]
+
+
+def test_judging_the_inputs_it_was_fitted_on_is_called_out(digits: Source, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((200, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "mine.npz", x=x)
+    np.savez(tmp_path / "new.npz", x=x[::-1])
+    detector = CalibratedDetector.fit("pca", load(str(tmp_path / "mine.npz")))
+    (warning,) = familiarity(detector, load(str(tmp_path / "mine.npz"), like=detector.spec))
+    assert "fitted and calibrated on" in warning
+    assert familiarity(detector, load(str(tmp_path / "new.npz"), like=detector.spec)) == []
+    assert familiarity(CalibratedDetector.fit("pca", digits), load("digits", like=digits.spec)) == []
 
 
 def test_a_spreadsheet_runs_no_formula_from_a_name() -> None:
