@@ -59,6 +59,8 @@ def common(
 
 def main() -> None:
     """The console script. Set ROBUSTGEN_TRACEBACK=1 to see where an error came from."""
+    # waiting threads yield their core: beside a busy neighbour, spinning makes small networks many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names that are not UTF-8 come out escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -163,3 +163,13 @@ def test_python_m_and_version() -> None:
     found = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
     assert (found.returncode, found.stderr) == (0, "")
     assert set(json.loads(found.stdout)) == {"attacks", "detectors", "data", "models"}
+
+
+def test_waiting_threads_yield_their_core(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a busy neighbour, OpenMP's default of spinning made a small training run many times slower."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert run("list").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert run("list").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
