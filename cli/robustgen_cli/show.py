@@ -36,9 +36,13 @@ def show(
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested names joined by dots; what is empty is left out."""
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(f"{prefix}{key}", value)]
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{key}.")
+        elif value not in (None, [], ""):
+            pairs.append((f"{prefix}{key}", value))
     return pairs
 
 

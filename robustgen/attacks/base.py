@@ -101,22 +101,26 @@ class Attack(ABC):
     @final
     def __call__(self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
         """The adversarial inputs alone."""
-        check_inputs(self.threat, x, y)
-        with evaluated(model, self.channels_last):
-            return self._run(model, x.detach(), y, lambda _: None, verify=False).x_adv.contiguous()
+        return self.run(model, x, y, verify=False).x_adv
 
     @final
     def run(
-        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"], progress: Progress | None = None
+        self,
+        model: Model,
+        x: Float[Tensor, "n *shape"],
+        y: Int64[Tensor, " n"],
+        progress: Progress | None = None,
+        verify: bool = True,
     ) -> AttackResult:
         """Attack all rows of `x` (n, *shape) in [low, high] with labels `y` (n,) int64, on the device where `x` is.
 
+        Without `verify` a method may spare the pass that only tells whether it succeeded: `success` then means nothing.
         Raises `UsageError` when `x` and `y` do not fit each other, or `x` is not floating-point, finite and inside the
         box.
         """
         check_inputs(self.threat, x, y)
         with evaluated(model, self.channels_last):
-            result = self._run(model, x.detach(), y, progress or (lambda _: None), verify=True)
+            result = self._run(model, x.detach(), y, progress or (lambda _: None), verify=verify)
         return replace(result, x_adv=result.x_adv.contiguous())
 
     @abstractmethod

@@ -158,15 +158,17 @@ class CalibratedDetector:
             "data": self.spec.to_json(),
             "n_train": self.n_train,
             "layer": None if self.features is None else self.features.layer,
-            "model": None
-            if self.model is None
-            else {"origin": self.model.origin, "sha256": self.model.sha256, "rebuild": self.model.rebuild},
+            "model": None if self.model is None else self._model_config(self.model),
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
         if self.model is not None and self.model.rebuild is not None:
             tensors |= {f"model.{key}": value for key, value in self.model.network.state_dict().items()}
         write_artifact(directory, "detector", config, tensors)
+
+    def _model_config(self, model: LoadedModel) -> dict[str, Any]:
+        needed = None if model.rebuild is None else {key: model.rebuild[key] for key in ("arch", "shape", "classes")}
+        return {"origin": model.origin, "sha256": model.sha256, "rebuild": needed}
 
     @classmethod
     def load(cls, path: Path, model: LoadedModel | None = None) -> CalibratedDetector:

@@ -142,7 +142,7 @@ def _attack_block(
     attacked = (clean == y) & ((aim != y) if target is not None else torch.ones_like(y, dtype=torch.bool))
     if progress is not None:
         progress(int((~attacked).sum()))
-    result = attack.run(model, x[attacked], aim[attacked], progress)
+    result = attack.run(model, x[attacked], aim[attacked], progress, verify=False)
     x_adv, prediction = x.clone(), clean.clone()
     x_adv[attacked] = result.x_adv
     prediction[attacked] = predict(model, result.x_adv, attack.rows_at_once(x)).argmax(
