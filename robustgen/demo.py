@@ -6,8 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +23,9 @@ from robustgen.data.photographs import photographs
 from robustgen.data.source import Source, Split
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import DataError
+from robustgen.evaluation.blocks import stored
 from robustgen.evaluation.detection import Separation, scores_of, separate
-from robustgen.evaluation.robustness import Robustness, evaluate_attack, predict
+from robustgen.evaluation.robustness import Robustness, evaluate_attack
 from robustgen.metrics import Array, Estimate
 from robustgen.randomness import sample_keys, uniform
 from robustgen.threat import ThreatModel
@@ -133,15 +137,16 @@ def run(settings: Settings, stage: Stage = lambda name, share: None) -> Outcome:
         "fgsm": FGSM(threat=threat, seed=settings.seed),
         "pgd": PGD(threat=threat, seed=settings.seed),
     }
-    robustness = {}
+    robustness, adversarial = {}, {}
     for number, (name, attack) in enumerate(attacks.items()):
         stage(f"attacking with {name}", 0.42 + 0.04 * number)
-        robustness[name] = evaluate_attack(name, attack, network, source, device=device)
+        with TemporaryDirectory() as folder:
+            robustness[name] = evaluate_attack(name, attack, network, source, device=device, directory=Path(folder))
+            adversarial[name] = torch.from_numpy(np.concatenate(list(stored(Path(folder), "x_adv"))))
 
     batch = source.read(source.rows("test"))
     assert batch.y is not None  # training has seen to it
     clean, labels = batch.x, batch.y
-    adversarial = {name: _adversarial(attack, network, clean, labels, device) for name, attack in attacks.items()}
     inputs = {"clean": clean}
     for name, x_adv in adversarial.items():
         # only inputs that fooled the classifier count as adversarial: failed attempts would flatter or blur the figures
@@ -197,16 +202,6 @@ def _usual_eps(shape: tuple[int, ...]) -> float:
 
 def _staged(stage: Stage, name: str, begin: float, length: float) -> TrainingProgress:
     return lambda done, of, loss: stage(name, begin + length * done / of)
-
-
-def _adversarial(attack: Attack, network: torch.nn.Module, x: Tensor, y: Tensor, device: torch.device) -> Tensor:
-    """The adversarial inputs that the evaluation measured: attacks are deterministic, and wrong inputs are left alone
-    by both.
-    """
-    correct = predict(network, x.to(device), 256).argmax(1).cpu() == y
-    x_adv = x.clone()
-    x_adv[correct] = attack(network, x[correct].to(device), y[correct].to(device)).cpu()
-    return x_adv
 
 
 def _sign_noise(x: Tensor, threat: ThreatModel, seed: int) -> Tensor:

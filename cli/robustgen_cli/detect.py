@@ -94,7 +94,9 @@ def detect(
             deque(watched, maxlen=0)
         else:
             write_atomically(out, partial(_write, verdicts=watched, form=out.suffix[1:]), force)
-    output.warn_skipped(source.skipped, quiet)
+    output.warn_skipped(
+        source.skipped
+    )  # also with --quiet: an input that was not judged must not pass for a normal one
     output.warn(familiarity(loaded, source), quiet)
     if not json:
         _show(loaded, seen, out)

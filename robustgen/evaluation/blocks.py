@@ -23,8 +23,8 @@ def write_block(path: Path, arrays: Mapping[str, Any]) -> None:
 def read_block(path: Path) -> dict[str, npt.NDArray[Any]]:
     """A block's arrays, without its adversarial inputs. Raises `ArtifactError` if it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files if key != "x_adv"}
+        with np.load(path, allow_pickle=False) as block:
+            return {key: block[key] for key in block.files if key != "x_adv"}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): delete its folder and start the run again") from error
 
@@ -35,18 +35,18 @@ def write_samples(directory: Path, samples: Mapping[str, npt.NDArray[Any]]) -> N
     """
     arrays: dict[str, Any] = dict(samples)
     np.savez_compressed(directory / "samples.npz", **arrays)
-    blocks = sorted(directory.glob("block-*.npz"))
     with zipfile.ZipFile(directory / "adversarials.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _write_member(archive, "x", len(samples["y"]), _stored(blocks, "x_adv"))
-        _write_member(archive, "y", len(samples["y"]), _stored(blocks, "y"))
-    for block in blocks:
+        _write_member(archive, "x", len(samples["y"]), stored(directory, "x_adv"))
+        _write_member(archive, "y", len(samples["y"]), stored(directory, "y"))
+    for block in directory.glob("block-*.npz"):
         block.unlink()
 
 
-def _stored(blocks: list[Path], key: str) -> Iterator[npt.NDArray[Any]]:
-    for block in blocks:
-        with np.load(block, allow_pickle=False) as stored:
-            yield stored[key]
+def stored(directory: Path, key: str) -> Iterator[npt.NDArray[Any]]:
+    """One array of every block in `directory`, in the rows' order; `x_adv` are the adversarial inputs."""
+    for path in sorted(directory.glob("block-*.npz")):
+        with np.load(path, allow_pickle=False) as block:
+            yield block[key]
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, n: int, parts: Iterator[npt.NDArray[Any]]) -> None:

@@ -55,6 +55,14 @@ def test_names_are_shown_as_they_are_and_never_run(run: Run, world: Path) -> Non
     assert sorted(json.loads(line)["input"] for line in lines) == sorted(names)
 
 
+def test_an_input_that_was_not_judged_is_named_even_when_quiet(run: Run, world: Path) -> None:
+    """A damaged file must not pass for a normal one: silence and exit code 0 would say that it did."""
+    assert run("fit", "pca", "--data", world / "photos", "--out", "detector", "--quiet").code == 0
+    ran = run("detect", "detector", world / "photos", "--quiet")
+    assert ran.code in (0, 3)
+    assert "skipped =cmd/damaged.png" in ran.err
+
+
 def test_names_that_are_not_utf8(run: Run, world: Path) -> None:
     assert run("fit", "pca", "--data", world / "photos", "--out", "detector", "--quiet").code == 0
     Path("inputs").mkdir()
