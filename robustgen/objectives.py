@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from robustgen.errors import UsageError
 from robustgen.registry import Entry
 
 Model = Callable[[Tensor], Tensor]
@@ -54,12 +53,31 @@ def dlr(logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"]) -> Float[Ten
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def dlr_towards(
+    logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"], target: Int64[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The target's logit minus the label's, over (largest - mean of third and fourth largest) (Croce, Hein 2020,
+    eq. 7); the plain difference below four classes.
+    """
+    if logits.shape[1] < 4:
+        return difference(logits, y, target)
+    top = logits.topk(4, dim=1).values
+    return difference(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def difference(
+    logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"], target: Int64[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The target's logit minus the label's: zero on the boundary between the two."""
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+
 @runtime_checkable
 class Objective(Protocol):
     """What is to be maximised: `value` (n,), differentiable in `x`, and `achieved` (n,), the attacker's verdict."""
 
     def __call__(
-        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, "n *label"]
     ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]: ...
 
 
@@ -67,21 +85,34 @@ class Objective(Protocol):
 class Misclassify:
     """Make the model predict anything but `y`; with `targeted`, make it predict exactly `y`.
 
-    Raises `UsageError` for a targeted `dlr`: its denominator then rewards moving away from the target as well.
+    The targeted `dlr` is `dlr_towards` the target, away from the best other class.
     """
 
     loss: Loss = cross_entropy
     targeted: bool = False
-
-    def __post_init__(self) -> None:
-        if self.targeted and self.loss is dlr:
-            raise UsageError("the dlr loss has no targeted form: use cross-entropy or margin for a targeted attack")
 
     def __call__(
         self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
         logits = model(x)
         predicted = logits.argmax(1)
-        if self.targeted:
-            return -self.loss(logits, y), predicted == y
-        return self.loss(logits, y), predicted != y
+        if not self.targeted:
+            return self.loss(logits, y), predicted != y
+        if self.loss is dlr:
+            rival = logits.detach().scatter(1, y[:, None], -torch.inf).argmax(1)
+            return dlr_towards(logits, rival, y), predicted == y
+        return -self.loss(logits, y), predicted == y
+
+
+@dataclass(frozen=True)
+class Towards:
+    """Make the model predict anything but the label by moving towards one chosen class; `y` (n, 2) is label, target."""
+
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] = dlr_towards
+
+    def __call__(
+        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, "n 2"]
+    ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        logits = model(x)
+        label, target = y.unbind(1)
+        return self.loss(logits, label, target), logits.argmax(1) != label

@@ -14,7 +14,8 @@ from robustgen.errors import UsageError
 from robustgen.randomness import normal, uniform
 from robustgen.registry import suggestion
 
-Norm = Literal["linf", "l2", "l1"]
+Norm = Literal["linf", "l2", "l1", "l0"]
+"""`l0` counts the values that are changed at all."""
 
 
 def _each(values: Float[Tensor, " n"], like: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class ThreatModel:
 
     def distance(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """The size of each perturbation in this norm."""
-        order = {"linf": math.inf, "l2": 2.0, "l1": 1.0}[self.norm]
+        order = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}[self.norm]
         size: Tensor = torch.linalg.vector_norm((x_adv - x).flatten(1), order, dim=1)
         return size
 
@@ -64,7 +65,7 @@ class ThreatModel:
         inside = ((x_adv >= self.low) & (x_adv <= self.high)).flatten(1).all(1)
         values = x[0].numel() if len(x) else 1
         rounding = 6e-8 * max(1.0, x.abs().max().item() if x.numel() else 1.0)
-        slack = rounding * {"linf": 1.0, "l2": math.sqrt(values), "l1": values}[self.norm]
+        slack = rounding * {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": 0.0}[self.norm]
         return inside & (self.distance(x_adv.double(), x.double()) <= self.eps * (1 + 1e-6) + slack)
 
     def project(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
@@ -76,6 +77,8 @@ class ThreatModel:
             return torch.minimum(torch.maximum(x_adv, lowest), highest)
         delta = x_adv - x
         size = delta.abs().flatten(1)
+        if self.norm == "l0":
+            return torch.where(_largest(size, self.eps).reshape(x.shape), x_adv.clamp(self.low, self.high), x)
         room = torch.where(delta > 0, self.high - x, x - self.low).clamp(min=0).flatten(1)
         shrink = _shrink_l2 if self.norm == "l2" else _shrink_l1
         moved = shrink(size, room, self.eps).reshape(x.shape)
@@ -88,7 +91,8 @@ class ThreatModel:
 
         Linf: the gradient's sign. L2: the gradient, normalised. L1: the coordinates of largest gradient, each
         moved as far as the box lets it until `size` is used up (the exact first-order optimum inside the box; a step
-        that ignores the box is wasted on coordinates already at its wall: Croce and Hein 2021, "Mind the box").
+        that ignores the box is wasted on coordinates already at its wall: Croce and Hein 2021, "Mind the box"). L0:
+        the `size` coordinates that gain most, each moved to its wall.
         """
         if self.norm == "linf":
             return x_adv + gradient.sign() * size
@@ -101,6 +105,9 @@ class ThreatModel:
         slope = gradient.flatten(1).abs()
         room = torch.where(gradient > 0, self.high - x_adv, x_adv - self.low).clamp(min=0).flatten(1)
         order = torch.where(slope > 0, slope, -1).argsort(1, descending=True)
+        if self.norm == "l0":
+            chosen = _largest(slope * room, size).reshape(x_adv.shape)
+            return torch.where(chosen, torch.where(gradient > 0, self.high, self.low).to(x_adv.dtype), x_adv)
         available = torch.where(slope > 0, room, 0).gather(1, order)
         used_before = (
             available.cumsum(1).roll(1, 1).index_fill(1, torch.zeros(1, dtype=torch.int64, device=x_adv.device), 0)
@@ -120,12 +127,23 @@ class ThreatModel:
             direction = normal(keys, shape, 2 * stream)
             radius = self.eps * uniform(keys, (1,), 2 * stream + 1)[:, 0] ** (1 / max(1, math.prod(shape)))
             noise = direction * _each(radius / torch.linalg.vector_norm(direction.flatten(1), dim=1), x)
+        elif self.norm == "l0":
+            values = self.low + (self.high - self.low) * uniform(keys, shape, 2 * stream)
+            chosen = _largest(uniform(keys, shape, 2 * stream + 1).flatten(1) + 1, self.eps).reshape(x.shape)
+            noise = torch.where(chosen, values.to(x.dtype) - x, 0)
         else:
             exponential = -torch.log1p(-uniform(keys, (math.prod(shape) + 1,), 2 * stream))
             size = exponential[:, :-1] / exponential.sum(1, keepdim=True)
             sign = torch.where(uniform(keys, shape, 2 * stream + 1) < 0.5, -1.0, 1.0)
             noise = sign * size.reshape(x.shape) * self.eps
         return self.project(x + noise.to(x.dtype), x)
+
+
+def _largest(size: Float[Tensor, "n d"], count: float) -> Tensor:
+    """(n, d) bool: the `count` largest of each row (rounded down) that are above 0, equals by their place."""
+    rank = size.argsort(dim=1, descending=True, stable=True).argsort(1)
+    chosen: Tensor = (rank < math.floor(count)) & (size > 0)
+    return chosen
 
 
 def _shrink_l2(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float) -> Float[Tensor, "n d"]:

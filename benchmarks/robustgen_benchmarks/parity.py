@@ -76,7 +76,7 @@ def against_art(network: nn.Module, x: Tensor, y: Tensor, n_pgd: int) -> list[di
             results.append({"attack": "fgsm", "eps": eps, "estimator": kind, **found})
     x, y, size = x[:n_pgd], y[:n_pgd], 2.5 * PGD_EPS / PGD_STEPS
     threat = ThreatModel("linf", PGD_EPS)
-    ours = PGD(threat=threat, steps=PGD_STEPS, step_size=size, random_start=False, keep="last")(network, x, y)
+    ours = PGD(threat=threat, steps=PGD_STEPS, step_size=size, random_start=False, mode="last")(network, x, y)
     for kind, estimator in estimators.items():
         attack = ProjectedGradientDescent(
             estimator, eps=PGD_EPS, eps_step=size, max_iter=PGD_STEPS, batch_size=256, verbose=False

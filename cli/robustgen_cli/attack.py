@@ -58,13 +58,14 @@ def attack(
         typer.Option("--random-start/--no-random-start", help="Begin at a random legal point.", show_default=False),
     ] = None,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--loss",
-            help="What is maximised: cross-entropy, margin or dlr.",
+            help="What is maximised: cross-entropy, margin or dlr; the attack's own if left out.",
             autocompletion=o.among(("cross-entropy", "margin", "dlr")),
+            show_default=False,
         ),
-    ] = "cross-entropy",
+    ] = None,
     targeted: Annotated[
         str | None,
         typer.Option(
@@ -106,10 +107,9 @@ def attack(
     """
     from robustgen import runtime
     from robustgen.artifacts import check_free, staged
-    from robustgen.attacks.build import make
+    from robustgen.attacks.build import aimed, make
     from robustgen.evaluation import robustness
     from robustgen.evaluation.select import data_for, label_doubts, threat_on
-    from robustgen.objectives import LOSSES, Misclassify
     from robustgen.registry import resolve
     from robustgen.threat import ThreatModel
 
@@ -119,8 +119,7 @@ def attack(
     where = runtime.device(device)
     given = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
     options = settings(name, resolve(ATTACKS, name, "attack"), given, param, elsewhere=("seed", "batch_size"))
-    objective = Misclassify(resolve(LOSSES, loss, "loss"), targeted is not None)
-    options |= {"objective": objective, "seed": seed, "batch_size": batch_size}
+    options |= aimed(name, loss, targeted is not None) | {"seed": seed, "batch_size": batch_size}
     target = None if targeted is None else robustness.choose_target(targeted)
     make(name, ThreatModel(norm, eps), options)  # type: ignore[arg-type]  # ThreatModel checks the norm itself
 

@@ -113,7 +113,7 @@ class _Seen:
     shown: list[Verdict] = field(default_factory=list)
 
     def watch(
-        self, verdicts: Iterator[Verdict], lines: TextIO | None, progress: Callable[[int], None]
+        self, verdicts: Iterator[Verdict], lines: TextIO | None, progress: Callable[[float], None]
     ) -> Iterator[Verdict]:
         """Pass verdicts on, as JSON lines to `lines` as well. Raises `DataError` if there are none."""
         from robustgen.errors import DataError

@@ -101,7 +101,7 @@ def _bar(quiet: bool, *columns: str | ProgressColumn) -> Iterator[Progress]:
 
 
 @contextmanager
-def counting(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
+def counting(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[float], None]]:
     """A progress bar over `total` inputs; yields the function that advances it."""
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     with _bar(quiet, "{task.description}", BarColumn(), MofNCompleteColumn(), *times) as bar:

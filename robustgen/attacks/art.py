@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.base import evaluated
+from robustgen.attacks.passes import evaluated
 from robustgen.errors import MissingPackageError
 from robustgen.objectives import Model
 

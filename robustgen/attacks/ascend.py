@@ -1,166 +1,178 @@
-"""The one gradient loop, for every first-order attack: its cost follows the inputs that are still in play."""
+"""The one loop for every iterative attack: its cost follows the inputs that are still in play."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from robustgen.attacks.base import AttackResult, Progress
-from robustgen.objectives import Model, Objective
+from robustgen.attacks.base import Found, Progress
+from robustgen.attacks.passes import Passes, Seen
 from robustgen.threat import ThreatModel
 
-Keep = Literal["success", "best", "last"]
-"""`success`: a row stops at its first success. `best`: all steps, the best iterate. `last`: all steps, the last
-iterate.
+Keep = Literal["success", "best", "last", "closest", "within"]
+"""`success`: a row stops at its first success. `best`: all steps, the point of highest value. `last`: all steps, the
+last point. `closest`: all steps, the success nearest to the clean input. `within`: likewise, but a row stops at its
+first success within eps.
 """
 
-Start = Callable[[Tensor, int], Tensor]
-"""(clean rows (m, *shape), restart) -> legal starting points (m, *shape)."""
+Look = Callable[[Tensor, Tensor, Tensor], Seen]
+"""(row, point, label) -> what is seen there; `Passes.ascent` unless an attack needs something else."""
 
 
 @dataclass
-class _Active:
-    """The rows now on the device: `row` = place in the inputs; compacted when rows settle, refilled from the queue."""
+class Play:
+    """The m rows now on the device: compacted when rows settle, refilled from the queue."""
 
     row: Tensor
+    """Places among the inputs."""
     clean: Tensor
     label: Tensor
     point: Tensor
     step: Tensor
+    """Steps taken in this restart (m,); `restart` (m,) likewise counts from 0."""
     restart: Tensor
+    state: dict[str, Tensor]
+    """What the rule remembers, each (m, ...)."""
 
-    def select(self, keep: Tensor) -> _Active:
-        return _Active(*(value[keep] for value in vars(self).values()))
+    def select(self, keep: Tensor) -> Play:
+        """The rows where the mask `keep` holds."""
+        state = {name: value[keep] for name, value in self.state.items()}
+        return Play(**{name: value[keep] for name, value in self._rows().items()}, state=state)
 
-    def join(self, other: _Active) -> _Active:
-        return _Active(*(torch.cat(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
+    def join(self, other: Play) -> Play:
+        """These rows and then those."""
+        state = {name: torch.cat([value, other.state[name]]) for name, value in self.state.items()}
+        rows = other._rows()
+        return Play(**{name: torch.cat([value, rows[name]]) for name, value in self._rows().items()}, state=state)
+
+    def _rows(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if name != "state"}
+
+
+class Rule(Protocol):
+    """What tells one iterative attack from another. Nothing in it may depend on the other rows of the batch."""
+
+    def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Starting points (m, *shape) inside the box, and the state (each value (m, ...)) of rows that begin."""
+        ...
+
+    def move(self, play: Play, seen: Seen) -> Tensor:
+        """The next points (m, *shape), from what was `seen` at `play.point`; `play.state` is replaced or changed."""
+        ...
 
 
 @dataclass
 class _Record:
-    """What is known of each row so far. An achieved point beats any that is not; among equals the higher value wins."""
+    """What is known of each row. An achieved point beats any that is not; among equals the higher rank wins."""
 
-    x_adv: Tensor
+    found: Found
     keep: Keep
-    value: Tensor = field(init=False)
-    success: Tensor = field(init=False)
-    steps: Tensor = field(init=False)
-    forward: Tensor = field(init=False)
-    backward: Tensor = field(init=False)
-    zero_gradient: Tensor = field(init=False)
+    threat: ThreatModel
+    rank: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        n, device = len(self.x_adv), self.x_adv.device
-        self.value = torch.full((n,), -torch.inf, device=device, dtype=self.x_adv.dtype)
-        self.success = torch.zeros(n, dtype=torch.bool, device=device)
-        self.zero_gradient = self.success.clone()
-        self.steps = torch.zeros(n, dtype=torch.int64, device=device)
-        self.forward, self.backward = self.steps.clone(), self.steps.clone()
+        self.rank = torch.full_like(self.found.x_adv.flatten(1)[:, :1].sum(1), -torch.inf)
 
-    def see(self, active: _Active, point: Tensor, value: Tensor, achieved: Tensor, final: bool) -> None:
-        """Take note of `point` with its value and verdict, if it is the one to return."""
-        row = active.row
+    def see(self, play: Play, seen: Seen, total: Tensor, final: bool) -> Tensor:
+        """Take note of the points just seen, where they are the ones to return; `total`: steps in all restarts.
+
+        Returns which rows are settled.
+        """
+        row, achieved, rank = play.row, seen.achieved, seen.value.to(self.rank.dtype)
+        counts = achieved
+        if self.keep in ("closest", "within"):
+            distance = self.threat.distance(play.point, play.clean)
+            rank = torch.where(achieved, -distance, rank)
+            counts = achieved & (distance <= self.threat.eps)
         if self.keep == "last":
             better = torch.full_like(achieved, final)
         else:
-            better = torch.where(achieved == self.success[row], value > self.value[row], achieved)
+            success = self.found.success[row]
+            better = torch.where(achieved == success, rank > self.rank[row], achieved)
+        found = self.found
+        first = counts & (found.first_success[row] < 0)
+        if first.any():
+            found.first_success[row[first]] = total[first]
+        if better.all():
+            better = slice(None)  # type: ignore[assignment]  # the common case, without a copy
         chosen = row[better]
-        self.x_adv[chosen] = point[better]
-        self.value[chosen], self.success[chosen] = value[better].to(self.value.dtype), achieved[better]
-        self.steps[chosen] = active.step[better]
+        found.x_adv[chosen] = play.point[better]
+        found.success[chosen], self.rank[chosen] = achieved[better], rank[better]
+        found.steps[chosen], found.restart[chosen] = play.step[better], play.restart[better]
+        return counts if self.keep in ("success", "within") else torch.zeros_like(achieved)
 
 
 def ascend(
-    model: Model,
-    objective: Objective,
+    passes: Passes,
+    rule: Rule,
     threat: ThreatModel,
     x: Tensor,
     y: Tensor,
     *,
-    start: Start,
     steps: int,
-    step_size: float,
     restarts: int = 1,
     keep: Keep = "success",
-    batch_size: int = 256,
-    channels_last: bool = True,
+    look: Look | None = None,
     progress: Progress,
     verify: bool = True,
-) -> AttackResult:
-    """Maximise `objective` over the legal points around each row of `x` (n, *shape), `steps` steps of `step_size` a
-    restart.
+) -> Found:
+    """Maximise the objective of `passes` from each row of `x` (n, *shape), `steps` steps a restart by `rule`.
 
-    A row that achieves the objective leaves at once (`keep="success"`), one that has used its steps makes room for its
-    next restart or for a row not begun yet, so that the model sees full batches to the end. Each row costs one forward
-    and backward pass a step and one last forward pass, unless it is not to be verified and the last iterate is kept
-    whatever it is. The result for a row does not depend on the rows beside it.
+    `y`: labels (n,), or (n, restarts, ...) where each restart has its own. A row that is settled leaves at once, one
+    that has used its steps makes room for its next restart or for a row not begun yet, so that the model sees full
+    batches to the end. Each row costs one look a step and one last judgement, unless it is not to be verified and the
+    last point is kept whatever it is. The result for a row does not depend on the rows beside it.
     """
-    layout = torch.channels_last if channels_last and x.dim() == 4 else torch.contiguous_format
-    record = _Record(x.clone(), keep)
+    look = look or passes.ascent
+    record = _Record(Found.nothing(x), keep, threat)
     pending: deque[tuple[int, Tensor]] = deque([(0, torch.arange(len(x), device=x.device))] if len(x) else [])
-    active: _Active | None = None
-    while active is not None or pending:
-        active = _refill(active, pending, x, y, start, batch_size)
-        point = active.point.contiguous(memory_format=layout).requires_grad_()
-        with torch.enable_grad():
-            value, achieved = objective(model, point, active.label)
-            gradient = _gradient(value, point)
-        point, value = point.detach(), value.detach()
-        record.see(active, point, value, achieved, final=False)
-        record.forward[active.row] += 1
-        record.backward[active.row] += 1
-        record.zero_gradient[active.row] |= (active.step == 0) & (gradient == 0).flatten(1).all(1)
-
-        active.point = threat.project(threat.step(point, gradient, step_size), active.clean)
-        active.step += 1
-        settled = achieved if keep == "success" else torch.zeros_like(achieved)
-        finished = (active.step == steps) & ~settled
+    play: Play | None = None
+    while play is not None or pending:
+        play = _refill(play, pending, x, y, rule, passes.rows_at_once)
+        seen = look(play.row, play.point, play.label)
+        settled = record.see(play, seen, play.step + steps * play.restart, final=False)
+        playing = ~settled
+        if not playing.all():
+            progress(int(settled.sum()))
+            if not playing.any():
+                play = None
+                continue
+            play, seen = play.select(playing), Seen(*(value[playing] for value in seen))
+        play.point = rule.move(play, seen)
+        play.step = play.step + 1
+        finished = play.step == steps
         if finished.any():
-            last = active.select(finished)
+            last = play.select(finished)
+            ended = Seen(*(value[finished] for value in seen))
             if verify or keep != "last":
-                with torch.no_grad():
-                    value, achieved = objective(model, last.point.contiguous(memory_format=layout), last.label)
-                record.forward[last.row] += 1
-            else:
-                value, achieved = value[finished], achieved[finished]
-            record.see(last, last.point, value, achieved, final=True)
-            again = (last.restart + 1 < restarts) & ~(achieved & (keep == "success"))
+                ended = passes.judge(last.row, last.point, last.label)
+            settled = record.see(last, ended, last.step + steps * last.restart, final=True)
+            again = (last.restart + 1 < restarts) & ~settled
             for restart in last.restart[again].unique().tolist():
                 pending.append((restart + 1, last.row[again & (last.restart == restart)]))
             progress(int((~again).sum()))
-        progress(int(settled.sum()))
-        playing = ~(settled | finished)
-        if not playing.all():
-            active = active.select(playing) if playing.any() else None
-    return AttackResult(
-        record.x_adv, record.success, record.steps, record.forward, record.backward, record.zero_gradient
-    )
+            play = None if finished.all() else play.select(~finished)
+    return record.found
 
 
 def _refill(
-    active: _Active | None, pending: deque[tuple[int, Tensor]], x: Tensor, y: Tensor, start: Start, batch_size: int
-) -> _Active:
+    play: Play | None, pending: deque[tuple[int, Tensor]], x: Tensor, y: Tensor, rule: Rule, rows_at_once: int
+) -> Play:
     """Fill the free places of the batch with waiting rows, oldest first."""
-    while pending and (active is None or len(active.row) < batch_size):
+    while pending and (play is None or len(play.row) < rows_at_once):
         restart, waiting = pending.popleft()
-        free = batch_size - (0 if active is None else len(active.row))
+        free = rows_at_once - (0 if play is None else len(play.row))
         row = waiting[:free]
         if len(waiting) > free:
             pending.appendleft((restart, waiting[free:]))
-        fresh = _Active(
-            row, x[row], y[row], start(x[row], restart), torch.zeros_like(row), torch.full_like(row, restart)
-        )
-        active = fresh if active is None else active.join(fresh)
-    assert active is not None  # the caller loops only while a row is active or waiting
-    return active
-
-
-def _gradient(value: Tensor, point: Tensor) -> Tensor:
-    """Of each row's value with respect to its point; zero where the model gives none (a detached step, a NaN)."""
-    found = torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
-    return torch.zeros_like(point) if found is None else torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+        clean, label = x[row], y[row] if y.dim() == 1 else y[row, restart]
+        point, state = rule.begin(clean, label, restart)
+        fresh = Play(row, clean, label, point, torch.zeros_like(row), torch.full_like(row, restart), state)
+        play = fresh if play is None else play.join(fresh)
+    assert play is not None  # the caller loops only while a row is in play or waiting
+    return play

@@ -4,18 +4,52 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
+from robustgen.attacks.passes import Passes, Precision, evaluated
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, Model, Objective
-from robustgen.threat import ThreatModel
+from robustgen.threat import Norm, ThreatModel
+
+Mode = Literal["evaluate", "max-loss", "last"]
+"""`evaluate`: a row stops at its first verified success, which is returned. `max-loss`: all steps, and the point of
+highest loss is returned, a success before any failure. `last`: all steps, and the last point (for training).
+"""
+
+Progress = Callable[[float], None]
+"""Called with the number of inputs just settled; an attack made of several counts each for its share."""
+
+
+@dataclass
+class Found:
+    """What a method returns for n rows: see `AttackResult`, which adds the passes that it cost."""
+
+    x_adv: Tensor
+    success: Tensor
+    steps: Tensor
+    first_success: Tensor
+    restart: Tensor
+    member: Tensor
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> Found:
+        """Where an attack begins: the clean inputs, nothing achieved."""
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return cls(x.clone(), zero.bool(), zero.clone(), zero - 1, zero.clone(), zero.clone())
+
+    def put(self, row: Tensor, other: Found) -> None:
+        """Take the rows of `other` over into the places `row`."""
+        for name, value in vars(other).items():
+            getattr(self, name)[row] = value
+
+    def __getitem__(self, row: Tensor) -> Found:
+        return Found(*(value[row] for value in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -27,45 +61,18 @@ class AttackResult:
     success: Bool[Tensor, " n"]
     """The objective was achieved at `x_adv`, as seen by a forward pass at that very point."""
     steps: Int64[Tensor, " n"]
-    """Gradient steps taken to the returned point, within its restart."""
+    """Steps (queries, for attacks without gradients) taken to the returned point, within its restart."""
+    first_success: Int64[Tensor, " n"]
+    """Steps taken on the row, all restarts together, when it was first fooled; -1 where it never was."""
+    restart: Int64[Tensor, " n"]
+    """The restart (or target, for attacks that try several) that found the returned point."""
+    member: Int64[Tensor, " n"]
+    """Which of the attack's `members` found the returned point; 0 for an attack that is not made of others."""
     forward: Int64[Tensor, " n"]
     """Forward passes spent on the row; `backward` likewise."""
     backward: Int64[Tensor, " n"]
     zero_gradient: Bool[Tensor, " n"]
     """The first gradient of the row was exactly zero everywhere: the model gives the attack nothing to go by."""
-
-
-@contextmanager
-def evaluated(model: Model, channels_last: bool = False) -> Iterator[None]:
-    """The model as an attack needs it - evaluation mode, no parameter gradients - then as it was.
-
-    `channels_last`: with convolutions in that memory order, which makes them up to twice as fast. Sums are then taken
-    in another order, so that values differ in the last bit, and signs of gradients that are almost zero with them.
-    """
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    modes = [(module, module.training) for module in model.modules()]
-    parameters = [(p, p.requires_grad, p.data) for p in model.parameters()]
-    try:
-        with suppress(NotImplementedError):  # torch.export programs are fixed in the mode they were exported in
-            model.eval()
-        for parameter, _, values in parameters:
-            parameter.requires_grad_(False)
-            if channels_last and values.dim() == 4:
-                # the parameter object stays, only its storage is swapped, and the original storage is put back below
-                parameter.data = values.to(memory_format=torch.channels_last)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad, values in parameters:
-            parameter.data = values
-            parameter.requires_grad_(requires_grad)
-
-
-Progress = Callable[[int], None]
-"""Called with the number of inputs just settled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +81,52 @@ class Attack(ABC):
 
     `threat`: what is allowed. `objective`: what is wanted; `y` in a call is then the true label, or the target label
     for a targeted objective. `seed`: of all random choices, which belong to samples, not to places in a batch.
-    `batch_size`: how many rows go through the model at once, None = what suits the device; the result does not depend
-    on it.
+    `batch_size`: how many rows go through the model at once, None = what suits the device; halved when memory runs
+    out; the result does not depend on it. `eot`: draws of a randomised model that every pass averages. `precision`:
+    "bfloat16" searches in that, verifies every success in the model's own precision and attacks what is left once more
+    in that, so that robust accuracy can only be lower or equal. `compile`: run the model through `torch.compile`, which
+    pays for long attacks.
     """
 
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     channels_last: ClassVar[bool] = True
     """Whether the attack takes many passes, so that the faster memory order pays."""
+    minimal: ClassVar[bool] = False
+    """Whether it looks for the smallest change that succeeds (which counts as success where it is within eps), so that
+    one run gives the whole curve of robust accuracy against eps.
+    """
+    targetable: ClassVar[bool] = True
 
     threat: ThreatModel
     objective: Objective = field(default_factory=Misclassify)
     seed: int = 0
     batch_size: int | None = None
+    eot: int = 1
+    precision: Precision = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, but {self.batch_size} came")
+        if self.eot < 1:
+            raise UsageError(f"eot, the number of draws to average, must be at least 1, but {self.eot} came")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UsageError(f"precision is float32 or bfloat16, but {self.precision!r} came")
+        if self.precision == "bfloat16" and self.minimal:
+            raise UsageError(
+                "an attack for the smallest change needs float32: in bfloat16 it would stop at a larger one"
+            )
+        if self.threat.norm not in self.norms:
+            raise UsageError(
+                f"{type(self).__name__} works in {', '.join(self.norms)}, but norm {self.threat.norm} was asked for"
+            )
+        if getattr(self.objective, "targeted", False) and not self.targetable:
+            raise UsageError(f"{type(self).__name__} has no targeted form: use pgd, apgd-ce or apgd-dlr")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The attacks that this one is made of, in the order in which they run."""
+        return (type(self).__name__,)
 
     @final
     def rows_at_once(self, x: Float[Tensor, "n *shape"]) -> int:
@@ -119,15 +157,61 @@ class Attack(ABC):
         box.
         """
         check_inputs(self.threat, x, y)
+        x, progress = x.detach(), progress or (lambda _: None)
         with evaluated(model, self.channels_last):
-            result = self._run(model, x.detach(), y, progress or (lambda _: None), verify=verify)
-        return replace(result, x_adv=result.x_adv.contiguous())
+            if self.precision == "float32":
+                passes = self._passes(model, x, self.precision)
+                found = self._legal(self._run(passes, x, y, progress, verify), x)
+            else:
+                found, passes = self._screened(model, x, y, progress)
+        found.x_adv = found.x_adv.contiguous()
+        return AttackResult(
+            **vars(found), forward=passes.forward, backward=passes.backward, zero_gradient=passes.zero_gradient
+        )
 
     @abstractmethod
-    def _run(self, model: Model, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> AttackResult:
-        """Attack valid inputs. Without `verify` only `x_adv` will be used: a method may spare passes that tell no more
-        than success.
+    def _run(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> Found:
+        """Attack valid inputs, with every pass through `passes`. Without `verify` only `x_adv` will be used: a method
+        may spare passes that tell no more than success.
         """
+
+    def _passes(self, model: Model, x: Tensor, precision: Precision) -> Passes:
+        return Passes(
+            model,
+            self.objective,
+            len(x),
+            x.device,
+            rows_at_once=self.rows_at_once(x),
+            channels_last=self.channels_last,
+            eot=self.eot,
+            precision=precision,
+            compiled=self.compile,
+        )
+
+    def _screened(self, model: Model, x: Tensor, y: Tensor, progress: Progress) -> tuple[Found, Passes]:
+        """Search in bfloat16; what does not hold in full precision is attacked there again."""
+        screen = self._passes(model, x, self.precision)
+        found = self._legal(self._run(screen, x, y, lambda _: None, True), x)
+        passes = self._passes(model, x, "float32")
+        rows = torch.arange(len(x), device=x.device)
+        for part in rows.split(passes.rows_at_once):
+            found.success[part] = passes.judge(part, found.x_adv[part], y[part]).achieved
+        left = rows[~found.success]
+        progress(len(x) - len(left))
+        again = passes.part(left, self.objective)
+        found.put(left, self._legal(self._run(again, x[left], y[left], progress, True), x[left]))
+        passes.absorb(left, again)
+        passes.absorb(rows, screen)
+        passes.zero_gradient = torch.where(found.success, False, passes.zero_gradient)
+        return found, passes
+
+    def _legal(self, found: Found, x: Tensor) -> Found:
+        """Of an attack for the smallest change: what lies outside the ball is no success, and is drawn back into it."""
+        if self.minimal:
+            outside = ~self.threat.allows(found.x_adv, x)
+            found.success &= ~outside
+            found.x_adv[outside] = self.threat.project(found.x_adv[outside], x[outside])
+        return found
 
 
 def check_inputs(threat: ThreatModel, x: Tensor, y: Tensor) -> None:
@@ -153,3 +237,10 @@ def check_inputs(threat: ThreatModel, x: Tensor, y: Tensor) -> None:
             "them, or "
             f"let the model normalise inside, so that eps is in input units"
         )
+
+
+def check_counts(**counts: int) -> None:
+    """Raise `UsageError` unless each is a whole number from 1 up."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise UsageError(f"{name} must be a whole number from 1 up, but {count} came")

@@ -8,8 +8,9 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from robustgen.attacks.ascend import ascend
-from robustgen.attacks.base import Attack, AttackResult, Progress
-from robustgen.objectives import Model
+from robustgen.attacks.base import Attack, Found, Progress
+from robustgen.attacks.passes import Passes
+from robustgen.attacks.pgd import Steepest
 
 
 @final
@@ -24,19 +25,6 @@ class FGSM(Attack):
 
     channels_last: ClassVar[bool] = False  # one pass: nothing to gain, and bit for bit what other libraries compute
 
-    def _run(self, model: Model, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> AttackResult:
-        return ascend(
-            model,
-            self.objective,
-            self.threat,
-            x,
-            y,
-            start=lambda rows, _: rows,
-            steps=1,
-            step_size=self.threat.eps,
-            keep="last",
-            channels_last=self.channels_last,
-            batch_size=self.rows_at_once(x),
-            progress=progress,
-            verify=verify,
-        )
+    def _run(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> Found:
+        rule = Steepest(self.threat, self.threat.eps)
+        return ascend(passes, rule, self.threat, x, y, steps=1, keep="last", progress=progress, verify=verify)

@@ -7,11 +7,31 @@ from typing import final
 
 from torch import Tensor
 
-from robustgen.attacks.ascend import Keep, ascend
-from robustgen.attacks.base import Attack, AttackResult, Progress
+from robustgen.attacks.ascend import Keep, Play, ascend
+from robustgen.attacks.base import Attack, Found, Mode, Progress, check_counts
+from robustgen.attacks.passes import Passes, Seen
 from robustgen.errors import UsageError
-from robustgen.objectives import Model
 from robustgen.randomness import sample_keys
+from robustgen.threat import ThreatModel
+
+KEEP: dict[Mode, Keep] = {"evaluate": "success", "max-loss": "best", "last": "last"}
+
+
+@dataclass(frozen=True)
+class Steepest:
+    """Steps of `size` in the norm's steepest direction, projected; from random legal points where there is a `seed`."""
+
+    threat: ThreatModel
+    size: float
+    seed: int | None = None
+
+    def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.seed is None:
+            return clean, {}
+        return self.threat.sample(clean, sample_keys(clean, self.seed), restart), {}
+
+    def move(self, play: Play, seen: Seen) -> Tensor:
+        return self.threat.project(self.threat.step(play.point, seen.gradient, self.size), play.clean)
 
 
 @final
@@ -21,8 +41,8 @@ class PGD(Attack):
 
     Madry, Makelov, Schmidt, Tsipras, Vladu 2018, "Towards deep learning models resistant to adversarial attacks".
     `step_size` in input units; None = 2.5 * eps / steps, which can cross the ball from any start. `random_start`: begin
-    at a random legal point, another one for each restart; without it only one restart makes sense. `keep`: "success"
-    stops a row at its first success (evaluation), "best" runs in full and returns the point of highest loss, "last" the
+    at a random legal point, another one for each restart; without it only one restart makes sense. `mode`: "evaluate"
+    stops a row at its first verified success, "max-loss" runs in full and returns the point of highest loss, "last" the
     last point (training).
 
     >>> import torch
@@ -37,39 +57,35 @@ class PGD(Attack):
     step_size: float | None = None
     random_start: bool = True
     restarts: int = 1
-    keep: Keep = "success"
+    mode: Mode = "evaluate"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.steps, int) or not isinstance(self.restarts, int) or min(self.steps, self.restarts) < 1:
+        check_counts(steps=self.steps, restarts=self.restarts)
+        check_size(self.step_size)
+        if self.restarts > 1 and (not self.random_start or self.mode == "last"):
             raise UsageError(
-                f"steps and restarts must be whole numbers from 1 up, but {self.steps} and {self.restarts} came"
-            )
-        if self.step_size is not None and not self.step_size > 0:
-            raise UsageError(f"step_size must be above 0, in input units, but {self.step_size:g} came")
-        if self.restarts > 1 and (not self.random_start or self.keep == "last"):
-            raise UsageError(
-                f"{self.restarts} restarts need random starts and keep='success' or 'best': without them each restart "
-                f"would repeat or overwrite the first"
+                f"{self.restarts} restarts need random starts and mode evaluate or max-loss: without them each "
+                "restart would repeat or overwrite the first"
             )
 
-    def _run(self, model: Model, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> AttackResult:
-        def start(rows: Tensor, restart: int) -> Tensor:
-            return self.threat.sample(rows, sample_keys(rows, self.seed), restart) if self.random_start else rows
-
+    def _run(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> Found:
         size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
         return ascend(
-            model,
-            self.objective,
+            passes,
+            Steepest(self.threat, size, self.seed if self.random_start else None),
             self.threat,
             x,
             y,
-            start=start,
             steps=self.steps,
-            step_size=size,
             restarts=self.restarts,
-            keep=self.keep,
-            batch_size=self.rows_at_once(x),
+            keep=KEEP[self.mode],
             progress=progress,
             verify=verify,
         )
+
+
+def check_size(step_size: float | None) -> None:
+    """Raise `UsageError` for a step that goes nowhere."""
+    if step_size is not None and not step_size > 0:
+        raise UsageError(f"step_size must be above 0, in input units, but {step_size:g} came")

@@ -27,9 +27,9 @@ def adversary(
     """
     threat = ThreatModel(cast(Norm, norm), eps, spec.low, spec.high)
     if name == "pgd":
-        attack = PGD(threat=threat, steps=steps, keep="last", batch_size=1 << 20)
+        attack = PGD(threat=threat, steps=steps, mode="last", batch_size=1 << 20)
     elif name == "fast-fgsm":
-        attack = PGD(threat=threat, steps=1, step_size=1.25 * eps or None, keep="last", batch_size=1 << 20)
+        attack = PGD(threat=threat, steps=1, step_size=1.25 * eps or None, mode="last", batch_size=1 << 20)
     else:
         raise UsageError(suggestion(name, ("pgd", "fast-fgsm"), "kind of adversarial training"))
 

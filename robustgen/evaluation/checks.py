@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from robustgen.attacks.base import check_inputs, evaluated
+from robustgen.attacks.base import check_inputs
+from robustgen.attacks.passes import evaluated
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.objectives import Model, cross_entropy
 from robustgen.threat import ThreatModel

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.art import art_classifier
-from robustgen.attacks.base import Attack, evaluated
+from robustgen.attacks.base import Attack
 from robustgen.attacks.fgsm import FGSM
+from robustgen.attacks.passes import evaluated
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.errors import MissingPackageError
@@ -91,7 +92,7 @@ def test_pgd_follows_arts(
         reference, norm=order, eps=eps, eps_step=size, max_iter=20, batch_size=256, verbose=False
     )
     expected = torch.from_numpy(theirs.generate(x.numpy(), y.numpy()))
-    attack = PGD(threat=ThreatModel(norm, eps), steps=20, step_size=size, random_start=False, keep="last")
+    attack = PGD(threat=ThreatModel(norm, eps), steps=20, step_size=size, random_start=False, mode="last")
     ours = attack(victim, x, y)
     # in L2 ART projects onto the ball and then the box, and so falls short of the nearest legal point
     if norm == "linf":
@@ -225,8 +226,8 @@ def mixed() -> nn.Sequential:
     [
         FGSM(threat=ThreatModel("linf", 0.1)),
         PGD(threat=ThreatModel("linf", 0.1), steps=5, restarts=2, batch_size=7),
-        PGD(threat=ThreatModel("l2", 1.0), steps=5, keep="best"),
-        PGD(threat=ThreatModel("l1", 5.0), steps=5, keep="last"),
+        PGD(threat=ThreatModel("l2", 1.0), steps=5, mode="max-loss"),
+        PGD(threat=ThreatModel("l1", 5.0), steps=5, mode="last"),
     ],
 )
 def test_an_attack_changes_nothing_but_its_result(mixed: nn.Sequential, attack: Attack, training: bool) -> None:

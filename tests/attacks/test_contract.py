@@ -18,15 +18,15 @@ def test_every_registered_attack_keeps_the_contract(name: str) -> None:
     check_attack(lambda threat: make(name, threat))
 
 
-@pytest.mark.parametrize("options", [{"restarts": 3}, {"keep": "best"}, {"keep": "last"}, {"random_start": False}])
+@pytest.mark.parametrize("options", [{"restarts": 3}, {"mode": "max-loss"}, {"mode": "last"}, {"random_start": False}])
 def test_pgd_keeps_it_in_every_mode(options: dict[str, object]) -> None:
     check_attack(lambda threat: make("pgd", threat, {"steps": 7, **options}))
 
 
 def test_the_check_notices_a_broken_attack() -> None:
     class Outside(PGD):  # type: ignore[misc]  # final, and broken on purpose
-        def _run(self, model, x, y, progress, verify):  # type: ignore[no-untyped-def]
-            result = super()._run(model, x, y, progress, verify)
+        def _run(self, passes, x, y, progress, verify):  # type: ignore[no-untyped-def]
+            result = super()._run(passes, x, y, progress, verify)
             result.x_adv.add_(0.05)
             return result
 
@@ -37,11 +37,11 @@ def test_the_check_notices_a_broken_attack() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps and restarts must be whole numbers"),
-        ({"steps": 2.5}, "steps and restarts must be whole numbers"),
+        ({"steps": 0}, "steps must be a whole number"),
+        ({"steps": 2.5}, "steps must be a whole number"),
         ({"step_size": -0.1}, "above 0"),
         ({"restarts": 2, "random_start": False}, "need random starts"),
-        ({"restarts": 2, "keep": "last"}, "need random starts"),
+        ({"restarts": 2, "mode": "last"}, "need random starts"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"stepz": 3}, "no option 'stepz'"),
     ],

@@ -43,7 +43,7 @@ def test_pgd_gains_all_that_a_linear_model_gives(norm: Norm, linear: tuple[Linea
     """The largest gain of the margin is eps * ||w||_dual; PGD in full reaches it within 5 %."""
     model, x, y = linear
     threat = ThreatModel(norm, 0.2, low=-50, high=50)
-    attack = PGD(threat=threat, steps=40, keep="best", objective=Misclassify(margin))
+    attack = PGD(threat=threat, steps=40, mode="max-loss", objective=Misclassify(margin))
     gained = margin(model(attack(model, x, y)), y) - margin(model(x), y)
     most = 0.2 * torch.linalg.vector_norm(model.weight, {"linf": 1.0, "l2": 2.0, "l1": torch.inf}[norm])
     assert (gained <= most * (1 + 1e-5)).all()
@@ -61,7 +61,7 @@ def test_pgd_finds_the_optimum_inside_the_box(norm: Norm, generator: torch.Gener
     model, x = Linear2(weight, 0.0), torch.rand(5, 6, generator=generator)
     y, w = torch.ones(5, dtype=torch.int64), weight.double().numpy()
     eps = {"linf": 0.3, "l2": 0.8, "l1": 1.2}[norm]
-    attack = PGD(threat=ThreatModel(norm, eps), steps=200, keep="best", objective=Misclassify(margin))
+    attack = PGD(threat=ThreatModel(norm, eps), steps=200, mode="max-loss", objective=Misclassify(margin))
     gained = (margin(model(attack(model, x, y)), y) - margin(model(x), y)).tolist()
     for here, gain in zip(x.double().numpy(), gained, strict=True):
         room = [(max(-v, -eps), min(1 - v, eps)) for v in here]
@@ -76,19 +76,19 @@ def test_pgd_finds_the_optimum_inside_the_box(norm: Norm, generator: torch.Gener
         assert gain >= 0.95 * best
 
 
-@pytest.mark.parametrize("keep", ["success", "best", "last"])
-def test_pass_counts_are_exact(keep: str, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("mode", ["evaluate", "max-loss", "last"])
+def test_pass_counts_are_exact(mode: str, generator: torch.Generator) -> None:
     """n steps cost n forward and n backward passes a row and one last forward pass; a settled row costs nothing
     more.
     """
     counting = Counting(small_cnn().eval())
     x = torch.rand(40, 1, 8, 8, generator=generator)
     y = counting.network(x).argmax(1)
-    attack = PGD(threat=ThreatModel("linf", 0.02), steps=6, keep=keep, batch_size=16)  # type: ignore[arg-type]
+    attack = PGD(threat=ThreatModel("linf", 0.02), steps=6, mode=mode, batch_size=16)  # type: ignore[arg-type]
     result = attack.run(counting, x, y)
     assert counting.forward_rows == int(result.forward.sum())
     assert counting.backward_rows == int(result.backward.sum())
-    if keep == "success":
+    if mode == "evaluate":
         assert 0 < result.success.sum() < 40
         assert torch.equal(result.backward[result.success], torch.clamp(result.steps[result.success] + 1, max=6))
         assert (result.backward[~result.success] == 6).all()
@@ -97,7 +97,7 @@ def test_pass_counts_are_exact(keep: str, generator: torch.Generator) -> None:
     assert (result.forward <= 7).all()
     counting.forward_rows = 0
     attack(counting, x, y)
-    assert counting.forward_rows == (int(result.forward.sum()) if keep != "last" else 240)
+    assert counting.forward_rows == (int(result.forward.sum()) if mode != "last" else 240)
 
 
 def test_restarts_only_cost_rows_that_still_hold_and_only_help(generator: torch.Generator) -> None:
@@ -119,7 +119,7 @@ def test_the_active_set_changes_cost_and_not_the_result(generator: torch.Generat
     y = model(x).argmax(1)
     threat = ThreatModel("l2", 0.1)
     stopping = PGD(threat=threat, steps=8).run(model, x, y)
-    in_full = PGD(threat=threat, steps=8, keep="best").run(model, x, y)
+    in_full = PGD(threat=threat, steps=8, mode="max-loss").run(model, x, y)
     assert torch.equal(stopping.success, in_full.success)
     assert 0 < stopping.success.sum() < 80
     assert stopping.backward.sum() < in_full.backward.sum()
@@ -159,9 +159,14 @@ def test_a_targeted_attack_reaches_its_target(loss: object, generator: torch.Gen
     assert torch.equal(model(result.x_adv).argmax(1)[result.success], target[result.success])
 
 
-def test_a_targeted_dlr_is_refused() -> None:
-    with pytest.raises(UsageError, match="no targeted form"):
-        Misclassify(dlr, targeted=True)
+def test_a_targeted_dlr_aims_at_the_target(generator: torch.Generator) -> None:
+    model = small_cnn().eval()
+    x = torch.rand(60, 1, 8, 8, generator=generator)
+    target = (model(x).argmax(1) + 1) % 10
+    attack = PGD(threat=ThreatModel("linf", 0.3), objective=Misclassify(dlr, targeted=True))
+    result = attack.run(model, x, target)
+    assert result.success.double().mean() > 0.9
+    assert torch.equal(model(result.x_adv).argmax(1)[result.success], target[result.success])
 
 
 def test_fgsm_is_its_formula_bit_by_bit(generator: torch.Generator) -> None:

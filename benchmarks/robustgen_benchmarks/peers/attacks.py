@@ -72,13 +72,13 @@ def robustgen_in_full(case: Case, network: nn.Module, size: int) -> Run:
     return lambda x, y: _pgd(case, size, "last")(network, x, y)
 
 
-def _pgd(case: Case, size: int, keep: Literal["success", "last"] = "success") -> PGD:
+def _pgd(case: Case, size: int, mode: Literal["evaluate", "last"] = "evaluate") -> PGD:
     return PGD(
         threat=case.threat,
         steps=case.steps,
         step_size=case.step_size,
         random_start=False,
-        keep=keep,
+        mode=mode,
         batch_size=size,
     )
 
