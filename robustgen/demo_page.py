@@ -13,7 +13,7 @@ from torch import Tensor
 from robustgen.artifacts import RESULTS, to_json
 from robustgen.demo import Outcome, interval, percent
 from robustgen.detectors.autoencoder import AutoencoderDetector
-from robustgen.evaluation.robustness import predict
+from robustgen.evaluation.attacked import predict
 from robustgen.report.curves import roc_curves, score_histograms
 from robustgen.report.page import Block, Code, Notice, Number, Numbers, Page, Paragraph, Picture, Section, Table, render
 from robustgen.report.strips import adversarial_strip, reconstruction_maps

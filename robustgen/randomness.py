@@ -36,6 +36,11 @@ def sample_keys(x: Float[Tensor, "n *shape"], seed: int) -> Int64[Tensor, " n"]:
     return _mix((bits * weights).sum(1) + _mix(torch.tensor(seed, device=x.device) + _GOLDEN))
 
 
+def derive(keys: Int64[Tensor, " n"], number: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    """Another key for each key and its own `number` (n,), such as the step at which a row stands."""
+    return _mix(keys ^ _mix(number * _GOLDEN + _GOLDEN))
+
+
 def _uniform_24(keys: Int64[Tensor, " n"], shape: tuple[int, ...], stream: int) -> Int64[Tensor, "n *shape"]:
     counters = torch.arange(1, prod(shape) + 1, device=keys.device) * _GOLDEN
     bits = _mix(_mix(keys + stream * 2 + 1)[:, None] + counters)

@@ -7,7 +7,9 @@ take a second.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,8 @@ from torch import Tensor, nn
 from robustgen.attacks.base import Attack
 from robustgen.data.source import Source, Split
 from robustgen.detectors.base import Detector
-from robustgen.errors import RobustgenError
-from robustgen.threat import ThreatModel
+from robustgen.errors import RobustgenError, UsageError
+from robustgen.threat import Norm, ThreatModel
 
 
 def _check(holds: bool, promise: str) -> None:
@@ -38,16 +40,28 @@ def _classifier(shape: tuple[int, ...], generator: torch.Generator) -> tuple[nn.
 def check_attack(make: Callable[[ThreatModel], Attack], shape: tuple[int, ...] = (1, 6, 6)) -> None:
     """Check what every attack promises; `make` gives the attack for a threat model.
 
-    Legal results for several sizes and norms; eps = 0 changes nothing; the same result for any batch size, subset and
-    order; success means success; inputs, model and the global random state untouched; empty and one-row batches work.
+    Legal results for several sizes in its norms; eps = 0 changes nothing; the same result for any batch size, subset
+    and order; success means success; inputs, model and the global random state untouched; empty and one-row batches
+    work.
     """
     generator = torch.Generator().manual_seed(0)
     network, x, y = _classifier(shape, generator)
-    for norm, eps in (("linf", 0.1), ("linf", 1.0), ("l2", 0.5), ("l1", 2.0)):
-        attack = make(ThreatModel(norm, eps))  # type: ignore[arg-type]  # three of the three norms
-        _check_one(attack, network, x, y)
-    still = make(ThreatModel("linf", 0.0))(network, x, y)
-    _check(torch.equal(still, x), "with eps = 0 an attack returns its inputs, bit by bit")
+    for norm in _norms(make):
+        for eps in _SIZES[norm]:
+            _check_one(make(ThreatModel(norm, eps)), network, x, y)
+        still = make(ThreatModel(norm, 0.0))(network, x, y)
+        _check(torch.equal(still, x), "with eps = 0 an attack returns its inputs, bit by bit")
+
+
+_SIZES: dict[Norm, tuple[float, ...]] = {"linf": (0.1, 1.0), "l2": (0.5,), "l1": (2.0,), "l0": (10.0,)}
+
+
+def _norms(make: Callable[[ThreatModel], Attack]) -> tuple[Norm, ...]:
+    """The norms that an attack says it works in; only an attack that was made can be asked."""
+    for norm in get_args(Norm):
+        with suppress(UsageError):
+            return make(ThreatModel(norm, 0.1)).norms
+    raise AssertionError("an attack works in one norm at least")
 
 
 def _check_one(attack: Attack, network: nn.Module, x: Tensor, y: Tensor) -> None:

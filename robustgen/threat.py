@@ -68,12 +68,15 @@ class ThreatModel:
         slack = rounding * {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": 0.0}[self.norm]
         return inside & (self.distance(x_adv.double(), x.double()) <= self.eps * (1 + 1e-6) + slack)
 
-    def project(self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+    def project(
+        self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"], radius: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n *shape"]:
         """The legal point nearest to `x_adv` (in Euclidean distance): ball and box together, not one after the
-        other.
+        other. `radius`: each row's own size of the ball instead of `eps` (not in L0).
         """
         if self.norm == "linf":
-            lowest, highest = (x - self.eps).clamp(min=self.low), (x + self.eps).clamp(max=self.high)
+            eps = self.eps if radius is None else _each(radius, x)
+            lowest, highest = (x - eps).clamp(min=self.low), (x + eps).clamp(max=self.high)
             return torch.minimum(torch.maximum(x_adv, lowest), highest)
         delta = x_adv - x
         size = delta.abs().flatten(1)
@@ -81,7 +84,7 @@ class ThreatModel:
             return torch.where(_largest(size, self.eps).reshape(x.shape), x_adv.clamp(self.low, self.high), x)
         room = torch.where(delta > 0, self.high - x, x - self.low).clamp(min=0).flatten(1)
         shrink = _shrink_l2 if self.norm == "l2" else _shrink_l1
-        moved = shrink(size, room, self.eps).reshape(x.shape)
+        moved = shrink(size, room, self.eps if radius is None else radius[:, None]).reshape(x.shape)
         return (x + delta.sign() * moved).clamp(self.low, self.high)
 
     def step(
@@ -146,7 +149,7 @@ def _largest(size: Float[Tensor, "n d"], count: float) -> Tensor:
     return chosen
 
 
-def _shrink_l2(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float) -> Float[Tensor, "n d"]:
+def _shrink_l2(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float | Tensor) -> Float[Tensor, "n d"]:
     """min(s * size, room) with the largest s <= 1 whose length is at most eps: the projection's optimality condition.
 
     s solves a piecewise quadratic; holding the set of clipped coordinates fixed gives s in closed form, and repeating
@@ -161,7 +164,7 @@ def _shrink_l2(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: floa
     return torch.minimum(scale * size, room)
 
 
-def _shrink_l1(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float) -> Float[Tensor, "n d"]:
+def _shrink_l1(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float | Tensor) -> Float[Tensor, "n d"]:
     """min(max(size - t, 0), room) with the smallest t >= 0 whose sum is at most eps, exactly (by sorting the
     breakpoints).
 

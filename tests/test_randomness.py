@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from robustgen.randomness import normal, sample_keys, uniform
+from robustgen.randomness import derive, normal, sample_keys, uniform
 
 _MASK = 2**64 - 1
 
@@ -50,6 +50,16 @@ def test_keys_depend_on_content_and_seed_alone(generator: torch.Generator) -> No
     assert torch.equal(sample_keys(x.contiguous(memory_format=torch.channels_last), 3), keys)
     assert torch.equal(sample_keys(-torch.zeros(1, 4), 3), sample_keys(torch.zeros(1, 4), 3))
     assert not torch.equal(sample_keys(x, 4), keys)
+
+
+def test_derived_keys_differ_for_every_key_and_number() -> None:
+    keys, numbers = torch.arange(40).repeat_interleave(50), torch.arange(50).repeat(40)
+    derived = derive(keys, numbers)
+    assert len(set(derived.tolist())) == 2000
+    assert torch.equal(derive(keys[7:9], numbers[7:9]), derived[7:9])
+    left, right = uniform(derived[:-1], (50,)), uniform(derived[1:], (50,))
+    correlation = torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1]
+    assert abs(correlation) < 4 / len(left.flatten()) ** 0.5  # four standard errors
 
 
 def test_shapes_in_signatures_are_checked_in_the_tests() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustgen.attacks import ATTACKS
+from robustgen.errors import UsageError
+from robustgen.registry import suggestion
 from robustgen_cli import options as o
 from robustgen_cli import output
 from robustgen_cli.loading import load_named
@@ -35,14 +39,23 @@ def attack(
     ],
     model: o.Model,
     data: o.Data,
-    eps: o.Eps,
+    eps: o.Eps = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", help="Directory for results, per-sample arrays and adversarial inputs.", show_default=False
         ),
     ] = None,
-    norm: o.Norm = "linf",
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            "--norm",
+            help="How the change is measured: linf, l2, l1 or l0 (how many values change); by default the attack's "
+            "usual one.",
+            autocompletion=o.among(("linf", "l2", "l1", "l0")),
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Gradient steps, for attacks that take several.")
     ] = None,
@@ -76,6 +89,40 @@ def attack(
             show_default=False,
         ),
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode",
+            help="When an input is done: evaluate = at its first success; max-loss, minimal or last = after all steps, "
+            "where the attack has them.",
+            show_default=False,
+        ),
+    ] = None,
+    eot: Annotated[
+        int, typer.Option("--eot", min=1, help="Draws that every pass averages, for models that are random.")
+    ] = 1,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="What is searched in: float32, or bfloat16, with every success verified in float32.",
+            autocompletion=o.among(("float32", "bfloat16")),
+        ),
+    ] = "float32",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model: pays for long attacks.")] = False,
+    quantise: Annotated[
+        str | None,
+        typer.Option(
+            "--quantise",
+            metavar="uint8",
+            help="Round adversarial inputs to 256 levels, as an image file does, and judge them after that.",
+            autocompletion=o.among(("uint8",)),
+            show_default=False,
+        ),
+    ] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose/--no-diagnose", help="Check on a few inputs whether the result can be believed.")
+    ] = True,
     param: o.Params = None,
     split: Annotated[
         str,
@@ -109,7 +156,8 @@ def attack(
     from robustgen.artifacts import check_free, staged
     from robustgen.attacks.build import aimed, make
     from robustgen.evaluation import robustness
-    from robustgen.evaluation.select import data_for, label_doubts, threat_on
+    from robustgen.evaluation.select import data_for, label_doubts, threat_on, whole_box
+    from robustgen.evaluation.summary import configuration
     from robustgen.registry import resolve
     from robustgen.threat import ThreatModel
 
@@ -117,20 +165,31 @@ def attack(
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
+    kind = resolve(ATTACKS, name, "attack")
+    norm = norm or kind.norms[0]
     given = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
-    options = settings(name, resolve(ATTACKS, name, "attack"), given, param, elsewhere=("seed", "batch_size"))
+    pairs = [*(param or []), *([] if mode is None else [f"mode={mode}"])]
+    options = settings(name, kind, given, pairs, elsewhere=("seed", "batch_size", "eot", "precision", "compile"))
     options |= aimed(name, loss, targeted is not None) | {"seed": seed, "batch_size": batch_size}
+    options |= {"eot": eot, "precision": precision, "compile": compile}
     target = None if targeted is None else robustness.choose_target(targeted)
-    make(name, ThreatModel(norm, eps), options)  # type: ignore[arg-type]  # ThreatModel checks the norm itself
+    rounded = _rounded(quantise)
+    if eps is None and not kind.minimal and not kind.whole_box:
+        raise UsageError(f"{name} needs the size of the change allowed: give --eps, such as 8/255, or 0:0.3:16")
+    make(name, ThreatModel(norm, 0.0 if eps is None else eps[-1]), options)  # type: ignore[arg-type]  # checked there
 
     loaded = load_named(model, weights, mean, std, trust)
     source, part = data_for(data, loaded, split, size=size)
-    chosen = make(name, threat_on(source.spec, norm, eps), options)
+    largest = whole_box(source.spec, norm) if eps is None else eps[-1]
+    chosen = make(name, threat_on(source.spec, norm, largest), options)
+    grid = eps if eps is not None and (len(eps) > 1 or not kind.minimal) else None
     total = len(source.rows(part)[:limit])
     key = robustness.fingerprint(
         command="attack",
         name=name,
-        attack=robustness.configuration(chosen),
+        attack=configuration(chosen),
+        eps=grid,
+        rounded=rounded,
         model=loaded.sha256,
         code=_code_digest(model),
         data=source.spec.sha256,
@@ -139,20 +198,34 @@ def attack(
         targeted=targeted,
         device=str(where),
     )
+    size_given = "any eps" if eps is None else f"eps {_range(eps)}"
     with nullcontext() if out is None else staged(out, force, key) as directory:
-        with output.counting(f"{name} {norm} eps={eps:g}", total, quiet) as progress:
+        with output.counting(f"{name} {norm} {size_given}", total, quiet) as progress:
             found = robustness.evaluate_attack(
                 name,
                 chosen,
                 loaded.network,
                 source,
+                eps=grid,
                 split=part,
                 limit=limit,
                 target=target,
+                rounded=rounded,
+                diagnose=False,
                 device=where,
                 directory=directory,
                 progress=progress,
             )
+        if diagnose:
+            with output.stages(quiet) as stage:
+                found = robustness.examined(
+                    found,
+                    chosen,
+                    loaded.network,
+                    source,
+                    device=where,
+                    told=lambda check, share: stage(f"checking the result: {check}", share),
+                )
         summary = found.summary | {"model": loaded.origin, "model_sha256": loaded.sha256}
         summary["warnings"] = label_doubts(loaded, source.spec) + summary["warnings"]
         if directory is not None:
@@ -162,10 +235,23 @@ def attack(
     if json:
         output.emit(summary)
         return
-    title = f"{name} on {loaded.origin}: {norm}, eps {eps:g}, {summary['n']} inputs of {source.spec.name}"
+    title = f"{name} on {loaded.origin}: {norm}, {size_given}, {summary['n']} inputs of {source.spec.name}"
     output.table(title, ("", "value", "95 % interval"), _rows(found, summary))
+    if len(summary["curve"]) > 1:
+        output.table("robust accuracy against eps", ("eps", "value", "95 % interval"), _curve(summary["curve"]))
     if out is not None:
         output.facts([("results", str(out))])
+
+
+def _rounded(quantise: str | None) -> bool:
+    """Whether results are rounded. Raises `UsageError` for levels that are not known."""
+    if quantise not in (None, "uint8"):
+        raise UsageError(suggestion(quantise, ("uint8",), "form to round to"))
+    return quantise is not None
+
+
+def _range(eps: tuple[float, ...]) -> str:
+    return f"{eps[0]:.4g}" if len(eps) == 1 else f"{eps[0]:.4g} to {eps[-1]:.4g}"
 
 
 def _code_digest(model: str) -> str | None:
@@ -179,31 +265,68 @@ def _code_digest(model: str) -> str | None:
 def _write(directory: Path, found: Robustness, summary: dict[str, Any], source: Source) -> None:
     from robustgen.artifacts import RESULTS, to_json
     from robustgen.evaluation.blocks import write_samples
+    from robustgen.report.attack_page import save_report
     from robustgen.report.examples import save_examples
 
     save_examples(directory, source)
     write_samples(directory, found.samples)
+    command = shlex.join(["robustgen", *sys.argv[1:]])
+    save_report(directory, summary | {"command": command}, found.samples, source)
     (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+
+
+def _percent(value: float, interval: list[float]) -> tuple[str, str]:
+    return f"{value:.2%}", f"{interval[0]:.2%} to {interval[1]:.2%}"
+
+
+def _curve(points: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    return [
+        (f"{point['eps']:.4g}", *_percent(point["robust_accuracy"], point["robust_accuracy_interval"]))
+        for point in points
+    ]
 
 
 def _rows(found: Robustness, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     def share(label: str, estimate: Any) -> tuple[str, str, str]:
         return (
-            (label, "-", "-")
-            if estimate is None
-            else (label, f"{estimate.value:.2%}", f"{estimate.low:.2%} to {estimate.high:.2%}")
+            (label, "-", "-") if estimate is None else (label, *_percent(estimate.value, [estimate.low, estimate.high]))
         )
 
     norms = [
         (f"median {norm} of successes", f"{size['median']:.4g}", f"largest {size['max']:.4g}")
         for norm, size in summary["norms"].items()
-        if size
+        if size and (norm != "l0" or summary["norm"] == "l0")
     ]
+    members = [(f"fooled by {member['name']}", str(member["fooled"]), "") for member in summary["members"]]
     return [
         share("clean accuracy", found.clean_accuracy),
         share("robust accuracy", found.robust_accuracy),
         share("attack success rate", found.success_rate),
+        *_rounding(summary["quantise"]),
+        *(members if len(members) > 1 else []),
         *norms,
+        *_steps(summary),
         ("forward / backward passes", f"{summary['forward_passes']} / {summary['backward_passes']}", ""),
         ("seconds", f"{summary['seconds']:.1f}", ""),
+        _diagnosis(summary["diagnosis"]),
     ]
+
+
+def _rounding(quantise: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    if quantise is None:
+        return []
+    return [("before rounding to 256 levels", f"{quantise['success_before']:.2%}", "success rate")]
+
+
+def _steps(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """When the inputs fell, and how much faster an attack can be for leaving them out."""
+    if summary["ceiling"] is None or summary["steps"] < 2:
+        return []
+    mean = f"{summary['first_success_mean']:.1f} of {summary['steps']}"
+    return [("mean first-success step", mean, f"ceiling {summary['ceiling']:.1f}x")]
+
+
+def _diagnosis(findings: list[dict[str, Any]]) -> tuple[str, str, str]:
+    failed = sum(not finding["holds"] for finding in findings)
+    count = f"{len(findings)} checks"
+    return ("diagnosis", f"{failed} of {count} failed" if failed else f"ok: {count}", "see warnings" if failed else "")

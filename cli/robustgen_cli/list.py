@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from robustgen.attacks import ATTACKS
+from robustgen.attacks.art_names import ART, PREFIX
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
 from robustgen.errors import UsageError
@@ -16,7 +17,7 @@ from robustgen_cli import options as o
 from robustgen_cli import output
 
 TABLES = {
-    "attacks": ATTACKS,
+    "attacks": {**ATTACKS, **{f"{PREFIX}{name}": Entry("", help) for name, help in ART.items()}},
     "detectors": DETECTORS,
     "data": DATA,
     "models": {
@@ -60,6 +61,11 @@ def list_names(
         sys.stdout.write(encoder.dumps(plain, indent=2) + "\n")
         return
     for name, entries in chosen.items():
-        width = max(len(key) for key in entries)
+        lines = {key: entry.help for key, entry in entries.items() if not key.startswith(PREFIX)}
+        if len(lines) < len(entries):
+            lines[f"{PREFIX}NAME"] = f"an attack of ART by its name there ({len(ART)}, --json says more on each): " + (
+                ", ".join(ART)
+            )
+        width = max(len(key) for key in lines)
         output.heading(name)
-        output.facts([(f"  {key:<{width}}", entry.help) for key, entry in entries.items()])
+        output.facts([(f"  {key:<{width}}", help) for key, help in lines.items()])

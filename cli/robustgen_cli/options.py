@@ -33,6 +33,23 @@ def numbers(text: str) -> Numbers:
     return Numbers(number(part) for part in text.split(","))
 
 
+class Sizes(tuple[float, ...]):
+    """Of changes, ascending: one or more."""
+
+
+def sizes(text: str) -> Sizes:
+    """Sizes of change: 8/255, a list 1/255,2/255, or a range 0:0.3:16, which is 16 of them from 0 to 0.3."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return Sizes(sorted({number(part) for part in text.split(",")}))
+    count = int(parts[2]) if len(parts) == 3 and parts[2].isascii() and parts[2].isdigit() else 0
+    if not 2 <= count <= 1000:
+        raise typer.BadParameter(f"{text!r} is not a range: write it like 0:0.3:16 (from, to, how many, at least 2)")
+    number(parts[0]), number(parts[1])
+    low, high = Fraction(parts[0]), Fraction(parts[1])  # exact, so that 0:0.3:16 holds 0.06 and not its neighbour
+    return Sizes(sorted({float(low + (high - low) * i / (count - 1)) for i in range(count)}))
+
+
 class ImageSize(NamedTuple):
     """Of an image, in pixels."""
 
@@ -111,12 +128,13 @@ Out = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result at --out.")]
 Eps = Annotated[
-    float,
+    Sizes | None,
     typer.Option(
         "--eps",
-        parser=number,
+        parser=sizes,
         metavar="NUMBER",
-        help="Largest change allowed, in input units: 0.03 or 8/255.",
+        help="Largest change allowed, in input units: 0.03 or 8/255; for a curve 1/255,2/255,4/255 or 0:0.3:16 (16 "
+        "sizes from 0 to 0.3). May be left out for attacks that look for the smallest change.",
         show_default=False,
     ),
 ]

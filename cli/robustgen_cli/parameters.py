@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -14,18 +15,31 @@ from robustgen.errors import UsageError
 from robustgen.registry import suggestion
 from robustgen_cli.options import number
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "none"}
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "numbers separated by commas",
+    dict: "a JSON object",
+    types.NoneType: "none",
+}
 
 
 def settings(
-    name: str, kind: type, given: Mapping[str, Any], pairs: Sequence[str] | None, elsewhere: Collection[str] = ()
+    name: str,
+    kind: type | Mapping[str, Any],
+    given: Mapping[str, Any],
+    pairs: Sequence[str] | None,
+    elsewhere: Collection[str] = (),
 ) -> dict[str, Any]:
     """The options of `kind`, which is called `name`: those `given` (None = not given) and `NAME=VALUE` `pairs`.
 
-    `elsewhere`: what the command decides itself. Raises `UsageError` for an option that `kind` does not have, one given
-    twice, or a value of another type.
+    `kind`: a class, or the types of the options by name. `elsewhere`: what the command decides itself. Raises
+    `UsageError` for an option that `kind` does not have, one given twice, or a value of another type.
     """
-    hints = {key: hint for key, hint in _hints(kind).items() if key not in elsewhere}
+    declared = kind if isinstance(kind, Mapping) else _hints(kind)
+    hints = {key: hint for key, hint in declared.items() if key not in elsewhere}
     chosen = {key: value for key, value in given.items() if value is not None}
     texts: dict[str, str] = {}
     for pair in pairs or ():
@@ -76,6 +90,10 @@ def _read(text: str, part: Any) -> Any:
         return number(text)
     if part in (int, str):
         return part(text)
+    if part is tuple:
+        return tuple(int(item) if item.strip().lstrip("+-").isdigit() else number(item) for item in text.split(","))
+    if part is dict:
+        return _read_object(text)
     choices: dict[str, Any] = {choice: choice for choice in get_args(part)}
     if part is bool:
         choices = {"true": True, "false": False}
@@ -84,3 +102,10 @@ def _read(text: str, part: Any) -> Any:
     if text.lower() not in choices:
         raise ValueError(text)
     return choices[text.lower()]
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)  # its error is a ValueError
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value

@@ -84,11 +84,11 @@ class _Record:
         Returns which rows are settled.
         """
         row, achieved, rank = play.row, seen.achieved, seen.value.to(self.rank.dtype)
-        counts = achieved
+        counts, settled = achieved, torch.zeros_like(achieved)
         if self.keep in ("closest", "within"):
             distance = self.threat.distance(play.point, play.clean)
             rank = torch.where(achieved, -distance, rank)
-            counts = achieved & (distance <= self.threat.eps)
+            counts, settled = achieved & (distance <= self.threat.eps), achieved & (distance == 0)
         if self.keep == "last":
             better = torch.full_like(achieved, final)
         else:
@@ -104,7 +104,7 @@ class _Record:
         found.x_adv[chosen] = play.point[better]
         found.success[chosen], self.rank[chosen] = achieved[better], rank[better]
         found.steps[chosen], found.restart[chosen] = play.step[better], play.restart[better]
-        return counts if self.keep in ("success", "within") else torch.zeros_like(achieved)
+        return counts if self.keep in ("success", "within") else settled
 
 
 def ascend(

@@ -96,6 +96,10 @@ class Attack(ABC):
     one run gives the whole curve of robust accuracy against eps.
     """
     targetable: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
+    """Whether a row's result depends by nature on the rows it is run with (one perturbation for all of them)."""
+    whole_box: ClassVar[bool] = False
+    """Whether it makes sense only where `eps` covers the whole box."""
 
     threat: ThreatModel
     objective: Objective = field(default_factory=Misclassify)
@@ -161,7 +165,7 @@ class Attack(ABC):
         with evaluated(model, self.channels_last):
             if self.precision == "float32":
                 passes = self._passes(model, x, self.precision)
-                found = self._legal(self._run(passes, x, y, progress, verify), x)
+                found = self.search(passes, x, y, progress, verify)
             else:
                 found, passes = self._screened(model, x, y, progress)
         found.x_adv = found.x_adv.contiguous()
@@ -191,7 +195,7 @@ class Attack(ABC):
     def _screened(self, model: Model, x: Tensor, y: Tensor, progress: Progress) -> tuple[Found, Passes]:
         """Search in bfloat16; what does not hold in full precision is attacked there again."""
         screen = self._passes(model, x, self.precision)
-        found = self._legal(self._run(screen, x, y, lambda _: None, True), x)
+        found = self.search(screen, x, y, lambda _: None)
         passes = self._passes(model, x, "float32")
         rows = torch.arange(len(x), device=x.device)
         for part in rows.split(passes.rows_at_once):
@@ -199,14 +203,19 @@ class Attack(ABC):
         left = rows[~found.success]
         progress(len(x) - len(left))
         again = passes.part(left, self.objective)
-        found.put(left, self._legal(self._run(again, x[left], y[left], progress, True), x[left]))
+        found.put(left, self.search(again, x[left], y[left], progress))
         passes.absorb(left, again)
         passes.absorb(rows, screen)
         passes.zero_gradient = torch.where(found.success, False, passes.zero_gradient)
         return found, passes
 
-    def _legal(self, found: Found, x: Tensor) -> Found:
-        """Of an attack for the smallest change: what lies outside the ball is no success, and is drawn back into it."""
+    @final
+    def search(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool = True) -> Found:
+        """What `run` does once inputs are checked and the model is prepared; for attacks that are made of others.
+
+        Of an attack for the smallest change, what lies outside the ball is no success, and is drawn back into it.
+        """
+        found = self._run(passes, x, y, progress, verify)
         if self.minimal:
             outside = ~self.threat.allows(found.x_adv, x)
             found.success &= ~outside

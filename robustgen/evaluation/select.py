@@ -42,6 +42,14 @@ def threat_on(spec: DataSpec, norm: str, eps: float) -> ThreatModel:
     return ThreatModel(cast(Norm, norm), eps, low, high)
 
 
+def whole_box(spec: DataSpec, norm: str) -> float:
+    """The eps that allows every change of such inputs. Raises `UsageError` for a table, whose rows have no box."""
+    if spec.kind != "image":
+        raise UsageError("a row of a table can change by any amount, so that an attack on it needs --eps, such as 0.1")
+    values, width = math.prod(spec.shape), spec.high - spec.low
+    return {"linf": width, "l2": width * math.sqrt(values), "l1": width * values}.get(norm, float(values))
+
+
 def label_doubts(model: LoadedModel, spec: DataSpec) -> list[str]:
     """A warning if the data's class numbers need not mean what they meant in the model's training; else nothing."""
     if model.spec is None or not spec.classes or spec.classes == model.spec.classes:

@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustgen.report.bars import class_bars, count_bars, count_histogram, flow_map
     from robustgen.report.curves import roc_curves, score_histograms, security_curve
     from robustgen.report.page import (
         Block,
@@ -46,6 +47,10 @@ __all__ = [
     "Section",
     "Table",
     "adversarial_strip",
+    "class_bars",
+    "count_bars",
+    "count_histogram",
+    "flow_map",
     "reconstruction_maps",
     "render",
     "roc_curves",
@@ -55,6 +60,10 @@ __all__ = [
 
 _FIGURES = {
     "adversarial_strip": "robustgen.report.strips",
+    "class_bars": "robustgen.report.bars",
+    "count_bars": "robustgen.report.bars",
+    "count_histogram": "robustgen.report.bars",
+    "flow_map": "robustgen.report.bars",
     "reconstruction_maps": "robustgen.report.strips",
     "roc_curves": "robustgen.report.curves",
     "score_histograms": "robustgen.report.curves",

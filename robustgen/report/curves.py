@@ -37,6 +37,7 @@ from robustgen.report.canvas import (
 _BINS = 48
 _TAIL = 0.005  # the share of a group, at either end, that may lie beyond the axis
 _LOG_SPREAD = 100.0  # two decades
+_POINTS = 24
 
 
 def score_histograms(
@@ -66,7 +67,8 @@ def score_histograms(
             _plain_log_axis(axes)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
-        _say_threshold(axes, threshold, fpr)
+        said = f"threshold {threshold:.4g}" + ("" if fpr is None else f", set for {100 * fpr:g} % false alarms")
+        say_above(axes, threshold, said)
         if title:
             axes.set_title(drawable(title, 90), pad=24)
         place_legend(figure, axes)
@@ -118,15 +120,14 @@ def _plain_log_axis(axes: Axes) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _say_threshold(axes: Axes, threshold: float, fpr: float | None) -> None:
+def say_above(axes: Axes, place: float, said: str) -> None:
     """A label above the frame, so that no bar can hide it, aligned so that it stays over the axes."""
-    said = f"threshold {threshold:.4g}" + ("" if fpr is None else f", set for {100 * fpr:g} % false alarms")
     left, right = axes.get_xlim()
-    place, low, high = np.log10([threshold, left, right]) if axes.get_xscale() == "log" else (threshold, left, right)
-    share = (place - low) / (high - low)
+    at, low, high = np.log10([place, left, right]) if axes.get_xscale() == "log" else (place, left, right)
+    share = (at - low) / (high - low)
     align = "left" if share < 0.3 else "right" if share > 0.7 else "center"
     axes.annotate(
-        said, (threshold, 1.0), xycoords=axes.get_xaxis_transform(), xytext=(0, 4), textcoords="offset points",
+        said, (place, 1.0), xycoords=axes.get_xaxis_transform(), xytext=(0, 4), textcoords="offset points",
         ha=align, va="bottom", fontsize=8.8, color=INK,
     )  # fmt: skip
 
@@ -189,11 +190,13 @@ def security_curve(
     title: str | None = None,
     eps_label: str = "eps (size of the perturbation allowed)",
     chance: float | None = None,
+    mark: tuple[float, str] | None = None,
 ) -> Figure:
     """Robust accuracy as the attacker's reach grows, one line per series, with interval bands where they are given.
 
     `eps`: (m,) rising, in input units. `robust_accuracy`: series name -> (m,) in [0, 1]. `intervals`: series name ->
-    (low, high), each (m,); a series may lack one. `chance`, in [0, 1], is what guessing would reach.
+    (low, high), each (m,); a series may lack one. `chance`, in [0, 1], is what guessing would reach. `mark`: an eps,
+    and what is written at it. Points are drawn as such while there are few enough to be told apart.
     """
     x = array(eps, "eps", "m")
     intervals = intervals or {}
@@ -210,12 +213,17 @@ def security_curve(
                 same_length(len(x), low=low, high=high)
                 axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, gid=f"band-{index}")
             axes.plot(
-                x, y, color=colour, linestyle=dashes, linewidth=1.9, marker="o", markersize=4.5,
-                label=legend_label(name),
+                x, y, color=colour, linestyle=dashes, linewidth=1.9, marker="o" if len(x) <= _POINTS else "",
+                markersize=4.5, label=legend_label(name),
             )  # fmt: skip
         if chance is not None:
             axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), label="chance", gid="chance")
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
+        if mark is not None:
+            axes.axvline(mark[0], color=INK, linewidth=1.2, gid="mark")
+            say_above(axes, *mark)
+            if title:
+                axes.set_title(drawable(title, 90), pad=24)
         place_legend(figure, axes)
         return settle(figure)

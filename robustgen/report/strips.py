@@ -38,6 +38,7 @@ def adversarial_strip(
     confidences: tuple[Values, Values] | None = None,
     names: Sequence[str] | None = None,
     gain: float | None = None,
+    notes: Sequence[str] | None = None,
 ) -> Figure:
     """Three rows for k inputs: clean, adversarial, and what was added, magnified; what the model said under each.
 
@@ -45,7 +46,7 @@ def adversarial_strip(
     (k,) in [0, 1] for the clean and for the adversarial predictions. `names`: the name of each class. Wrong predictions
     have another colour and a cross. `gain` magnifies the difference; by default it is the largest of 1, 2, 5, 10, ...
     at which nothing is cut off. Grey: blue is darker, red is brighter; RGB: 0.5 + gain times the difference, so that
-    grey is no change. About ten columns fit.
+    grey is no change. `notes`: a line under each difference, such as its size. About ten columns fit.
     """
     before, after = _images(clean, "clean"), _images(adversarial, "adversarial")
     if before.shape != after.shape:
@@ -58,7 +59,7 @@ def adversarial_strip(
             ("adversarial_predictions", adversarial_predictions),
         )
     )
-    same_length(len(before), labels=truth, clean_predictions=first, adversarial_predictions=second)
+    same_length(len(before), labels=truth, clean_predictions=first, adversarial_predictions=second, notes=notes)
     sure = [None, None] if confidences is None else [array(values, "confidences", "k") for values in confidences]
     for confidence in sure:
         same_length(len(before), confidences=confidence)
@@ -67,7 +68,7 @@ def adversarial_strip(
     gain = _round_gain(full / max(float(np.abs(delta).max(initial=0.0)), 1e-9)) if gain is None else gain
     with drawing():
         text = 0.26 if confidences is None else 0.4
-        grid = _Grid.of(before, [0.0] * (len(before) - 1), (text, text, _GAP), head=0.24)
+        grid = _Grid.of(before, [0.0] * (len(before) - 1), (text, text, _GAP if notes is None else 0.26), head=0.24)
         rows = ((before, first, sure[0]), (after, second, sure[1]))
         for column in range(len(before)):
             _under_title(grid.axes(0, column), _class_name(truth[column], names, grid.letters))
@@ -80,6 +81,8 @@ def adversarial_strip(
                     said += f"\n{percent(float(confidence[column]), 0)}"
                 _under(axes, f"{'✓' if right else '✗'} {said}", INK if right else WRONG, bold=not right)
             _show_delta(grid.axes(2, column), delta[column], gain)
+            if notes is not None:
+                _under(grid.axes(2, column), drawable(notes[column], grid.letters), MUTED)
         grid.row_label(0, "clean", "true class above,\npredicted below")
         grid.row_label(1, "adversarial", "✗ wrong\n✓ right")
         colours = "blue darker,\nred brighter" if before.shape[1] == 1 else "mid-grey:\nno change"

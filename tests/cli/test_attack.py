@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robustgen.attacks import ATTACKS
+from robustgen.registry import Entry
+
 PROMISED = {
     "attack", "norm", "eps", "n", "clean_accuracy", "robust_accuracy", "robust_accuracy_interval", "success_rate",
     "seconds", "forward_passes", "backward_passes", "warnings", "versions",
@@ -31,6 +34,13 @@ def test_result_and_files(run: Callable[..., Any], common: tuple[object, ...], w
     low, high = found["robust_accuracy_interval"]
     assert low <= found["robust_accuracy"] <= high < 1.0
     assert found["warnings"] == []
+    assert found["curve"] == [
+        {"eps": 0.4, "robust_accuracy": found["robust_accuracy"], "robust_accuracy_interval": [low, high]}
+    ]
+    assert found["members"] == [{"name": "PGD", "fooled": round(found["success_rate"] * found["n_attacked"])}]
+    assert found["quantise"] is None
+    assert all(finding["holds"] for finding in found["diagnosis"])
+    assert len(found["model_sha256"]) == len(found["data_sha256"]) == 64
     assert found == json.loads((tmp_path / "run/results.json").read_text())
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"results.json", "samples.npz", "adversarials.npz"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -76,6 +86,13 @@ def test_targets(run: Callable[..., Any], common: tuple[object, ...], target: st
         ("fgms", [], ["unknown attack 'fgms'", "did you mean 'fgsm'", "pgd"]),
         ("pgd", ["--eps", "8"], ["eps=8", "[0, 1]", "8/255"]),
         ("pgd", ["--eps", "-0.1"], ["eps", "-0.1"]),
+        ("pgd", ["--eps", "0:8:3"], ["eps=8", "[0, 1]"]),
+        ("pgd", ["--norm", "l0"], ["PGD works in linf, l2, l1", "l0"]),
+        ("pgd", ["--mode", "everything"], ["mode=everything", "evaluate, max-loss, last"]),
+        ("fgsm", ["--mode", "last"], ["'mode'"]),
+        ("pgd", ["--precision", "float16"], ["float32 or bfloat16", "'float16'"]),
+        ("pgd", ["--param", "eot=3"], ["'eot'"]),
+        ("pgd", ["--quantise", "uint9"], ["'uint9'", "did you mean 'uint8'"]),
         ("pgd", ["--norm", "l7"], ["unknown norm 'l7'", "linf"]),
         ("pgd", ["--loss", "crossentropy"], ["'crossentropy'", "did you mean 'cross-entropy'"]),
         ("pgd", ["--split", "tset"], ["'tset'", "did you mean 'test'"]),
@@ -84,7 +101,7 @@ def test_targets(run: Callable[..., Any], common: tuple[object, ...], target: st
         ("pgd", ["--step-size", "-1"], ["step_size", "-1"]),
         ("pgd", ["--restarts", "3", "--no-random-start"], ["3 restarts", "random starts"]),
         ("pgd", ["--device", "cuda:77"], ["'cuda:77'"]),
-        ("fgsm", ["--steps", "3"], ["unknown option of fgsm 'steps'", "known:"]),
+        ("fgsm", ["--steps", "3"], ["fgsm has no option 'steps'"]),
         ("pgd", ["--param", "stepz=3"], ["'stepz'", "did you mean 'steps'"]),
         ("pgd", ["--param", "seed=3"], ["'seed'"]),
         ("pgd", ["--param", "threat=3"], ["'threat'"]),
@@ -133,6 +150,80 @@ def test_built_in_data_of_another_shape(refused: Callable[..., str], world: Path
 def test_eps_that_is_no_number(misused: Callable[..., str], world: Path, text: str) -> None:
     said = misused("attack", "pgd", "--model", world / "victim", "--data", world / "two.npz", "--eps", text)
     assert f"'{text}' is not a number: write it like 0.03 or 8/255" in said
+
+
+@pytest.mark.parametrize("text", ["0:0.3", "0:0.3:x", "0:0.3:1", "0:1:2:3", "::", "0:1:-5"])
+def test_eps_that_is_no_range(misused: Callable[..., str], world: Path, text: str) -> None:
+    said = misused("attack", "pgd", "--model", world / "victim", "--data", world / "two.npz", "--eps", text)
+    assert f"'{text}' is not a range: write it like 0:0.3:16" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        ("0:0.3:4", [0, 0.1, 0.2, 0.3]),
+        ("0:1/2:3", [0, 0.25, 0.5]),
+        ("0.3,1/10,0.1", [0.1, 0.3]),
+        ("0.4", [0.4]),
+    ],
+)
+def test_a_curve(run: Callable[..., Any], world: Path, text: str, grid: list[float]) -> None:
+    words = ("attack", "pgd", "--model", world / "victim", "--data", world / "two.npz", "--steps", 3, "--eps", text)
+    found = run(*words, "--json").json
+    assert [point["eps"] for point in found["curve"]] == grid  # exactly: 3 * 0.1 would not do
+    assert found["eps"] == grid[-1]
+    accuracies = [point["robust_accuracy"] for point in found["curve"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[-1] == found["robust_accuracy"]
+    said = run(*words).out
+    assert ("robust accuracy against eps" in said) == (len(grid) > 1)
+    assert "ok: " in said
+    assert "mean first-success step" in said
+
+
+def test_attacks_that_need_a_size_ask_for_it(refused: Callable[..., str], world: Path) -> None:
+    line = refused("attack", "pgd", "--model", world / "victim", "--data", world / "two.npz", "--out", "run")
+    assert "pgd needs the size of the change allowed: give --eps" in line
+
+
+def test_attacks_for_the_smallest_change_need_no_size(
+    run: Callable[..., Any], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "ddn", Entry("robustgen.attacks.ddn:DDN", "smallest change"))
+    words = ("attack", "ddn", "--model", world / "victim", "--data", world / "two.npz", "--steps", 40)
+    found = run(*words, "--json").json
+    assert (found["norm"], found["eps"], found["success_rate"]) == ("l2", 6.0, 1.0)  # the diagonal of 36 pixels
+    assert found["curve"][0] == {
+        "eps": 0,
+        "robust_accuracy": found["clean_accuracy"],
+        "robust_accuracy_interval": found["clean_accuracy_interval"],
+    }
+    assert len(found["curve"]) == 17
+    assert found["curve"][-2]["robust_accuracy"] == 0  # where the last of them fell
+    ran = run(*words)
+    assert "l2, any eps, 30 inputs" in " ".join(ran.out.split())
+    assert run(*words, "--eps", 0.5, "--json").json["curve"][-1]["eps"] == 0.5
+
+
+def test_passes_as_they_are_asked_for(run: Callable[..., Any], common: tuple[object, ...]) -> None:
+    plain = run("attack", "pgd", *common, "--steps", 3, "--no-random-start", "--json").json
+    options = ("--eot", 2, "--precision", "bfloat16", "--mode", "max-loss", "--no-diagnose")
+    found = run("attack", "pgd", *common, "--steps", 3, *options, "--json").json
+    settings = found["configuration"]
+    assert (settings["eot"], settings["precision"], settings["mode"]) == (2, "bfloat16", "max-loss")
+    assert settings["compile"] is False
+    assert found["backward_passes"] >= 2 * plain["backward_passes"]
+    assert len(found["diagnosis"]) == 2 < len(plain["diagnosis"])
+
+
+def test_rounding(run: Callable[..., Any], common: tuple[object, ...], tmp_path: Path) -> None:
+    ran = run("attack", "pgd", *common, "--steps", 3, "--quantise", "uint8", "--out", "run", "--json")
+    told = ran.json["quantise"]
+    assert told["levels"] == 256
+    assert told["success_after"] == ran.json["success_rate"] <= told["success_before"]
+    with np.load(tmp_path / "run/adversarials.npz") as saved:
+        assert saved["x"].dtype == np.float32
+    assert "before rounding to 256 levels" in run("attack", "pgd", *common, "--quantise", "uint8").out
 
 
 def test_classes_with_other_names_are_told(run: Callable[..., Any], world: Path) -> None:

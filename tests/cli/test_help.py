@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from robustgen.attacks import ATTACKS
+from robustgen.attacks.art_names import ART
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
 from robustgen.models import ARCHITECTURES
@@ -72,7 +73,7 @@ def test_importing_the_library_is_light() -> None:
         ("robustgen train --data fash", {"fashion-mnist"}),
         ("robustgen train --arch ", set(ARCHITECTURES)),
         ("robustgen detect somewhere dig", {"digits"}),
-        ("robustgen attack pgd --norm l", {"linf", "l2", "l1"}),
+        ("robustgen attack pgd --norm l", {"linf", "l2", "l1", "l0"}),
         ("robustgen attack pgd --device c", {"cpu", "cuda"}),
         ("robustgen attack pgd --loss m", {"margin"}),
         ("robustgen attack pgd --split t", {"test", "train"}),
@@ -138,7 +139,12 @@ def test_losses_named_in_the_help_are_those_that_exist(run: Callable[..., Any]) 
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("attacks", ATTACKS), ("detectors", DETECTORS), ("data", DATA), ("models", [*ARCHITECTURES, "torchvision:NAME"])],
+    [
+        ("attacks", [*ATTACKS, *(f"art:{name}" for name in ART)]),
+        ("detectors", DETECTORS),
+        ("data", DATA),
+        ("models", [*ARCHITECTURES, "torchvision:NAME"]),
+    ],
 )
 def test_list(run: Callable[..., Any], kind: str, names: Any) -> None:
     ran = run("list", kind, "--json")
@@ -147,7 +153,7 @@ def test_list(run: Callable[..., Any], kind: str, names: Any) -> None:
     ran = run("list")
     assert ran.code == 0
     for name in names:
-        assert name in ran.out
+        assert name.removeprefix("art:") in ran.out
 
 
 def test_misspelt_words(misused: Callable[..., str], refused: Callable[..., str], run: Callable[..., Any]) -> None:

@@ -88,14 +88,14 @@ def attack(world: Path) -> tuple[object, ...]:
 def blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ten blocks of twenty inputs in this process too; one entry for each block that is computed."""
     computed: list[int] = []
-    compute = robustness._attack_block
+    compute = robustness.attack_rows
 
     def counted(*args: Any) -> Any:
         computed.append(1)
         return compute(*args)
 
     monkeypatch.setattr(robustness, "_BLOCK_VALUES", 36 * 20)
-    monkeypatch.setattr(robustness, "_attack_block", counted)
+    monkeypatch.setattr(robustness, "attack_rows", counted)
     return computed
 
 
@@ -127,6 +127,25 @@ def test_an_attack_goes_on_where_it_was_stopped(
         with np.load(tmp_path / "run" / name) as a, np.load(tmp_path / "whole" / name) as b:
             assert a.files == b.files
             assert all(a[key].tobytes() == b[key].tobytes() for key in a.files)
+
+
+@pytest.mark.slow
+def test_a_curve_goes_on_where_it_was_stopped(
+    start: Start, run: Callable[..., Any], attack: tuple[object, ...], tmp_path: Path, blocks: list[int]
+) -> None:
+    curve = (*attack, "--eps", "0:0.4:5", "--quantise", "uint8")
+    process = start(SMALL, *curve, "--out", "run", PAUSE="0.01")
+    wait_for(tmp_path / ".run.partial/block-00001.npz", process)
+    process.kill()
+    process.wait()
+    done = len(list((tmp_path / ".run.partial").glob("block-*.npz")))
+    resumed, whole = (run(*curve, "--out", name, "--json").json for name in ("run", "whole"))
+    assert len(blocks) == 20 - done
+    assert without_time(resumed) == without_time(whole)
+    assert [point["eps"] for point in whole["curve"]] == [0, 0.1, 0.2, 0.3, 0.4]
+    for name in ("samples.npz", "adversarials.npz"):
+        with np.load(tmp_path / "run" / name) as a, np.load(tmp_path / "whole" / name) as b:
+            assert all(a[key].tobytes() == b[key].tobytes() for key in b.files)
 
 
 @pytest.mark.slow

@@ -70,10 +70,10 @@ def test_passes_are_those_that_the_model_saw(digits: Source, victim: LoadedModel
     from toys import Counting
 
     counting = Counting(victim.network)
-    found = evaluate_attack("fgsm", FGSM(threat=THREAT), counting, digits, limit=100)
-    probe = 64  # the check before the attack looks at 64 inputs twice, forward, and once backward
+    found = evaluate_attack("fgsm", FGSM(threat=THREAT), counting, digits, limit=100, diagnose=False)
+    probe = 64  # the check before the attack looks at 64 inputs twice
     assert found.summary["forward_passes"] == counting.forward_rows - 2 * probe
-    assert found.summary["backward_passes"] == counting.backward_rows - probe == found.summary["n_attacked"]
+    assert found.summary["backward_passes"] == counting.backward_rows == found.summary["n_attacked"]
 
 
 def test_a_run_is_resumed_block_by_block_to_the_same_result(
@@ -171,7 +171,8 @@ def test_a_hopeless_model_is_reported_not_divided_by(digits: Source) -> None:
 
 
 def _checked(model: object, x: Tensor, y: Tensor, classes: int | None = 10) -> str:
-    return " | ".join(check_model(model, THREAT, x, y, classes))  # type: ignore[arg-type]
+    checked = check_model(model, THREAT, x, y, classes)  # type: ignore[arg-type]
+    return " | ".join(checked.warnings + ([] if checked.steady.holds else [checked.steady.warning]))
 
 
 def test_models_are_checked_in_plain_words(digits: Source, victim: LoadedModel) -> None:
@@ -182,8 +183,6 @@ def test_models_are_checked_in_plain_words(digits: Source, victim: LoadedModel) 
     assert "probabilities instead of logits" in _checked(lambda z: net(z).softmax(1), x, y)
     assert _checked(lambda z: net(z).log_softmax(1), x, y) == ""
     assert "change between two calls" in _checked(lambda z: net(z + 0.1 * torch.randn_like(z)), x, y)
-    assert "zero gradients" in _checked(lambda z: net(z.detach()), x, y)
-    assert "zero gradients" in _checked(lambda z: net((z * 2).round() / 2), x, y)
     assert "wrong number of classes" in _checked(lambda z: torch.cat([net(z), net(z)], 1), x, y)
     for model, message in (
         (lambda z: net(z)[:, :5], "wrong number of classes"),

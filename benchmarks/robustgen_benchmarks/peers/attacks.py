@@ -1,10 +1,13 @@
-"""PGD and FGSM of robustgen, ART, Foolbox and torchattacks: the same images, victims, steps and starts, in one process.
+"""Attacks of robustgen beside those of other libraries: the same images, victims, steps and budgets, in one process.
 
-Every attack starts at the clean input and takes steps of equal size; each library gets the images in batches of one
-size, and the victim as its users have it: in evaluation mode, parameters with `requires_grad`. Rounds are interleaved,
-so that a busy machine slows all alike; passes are counted by hooks on the victim, in a run of their own.
+PGD and FGSM start at the clean input and take steps of equal size; Auto-PGD and AutoAttack start at random points, each
+library at its own. Rounds are interleaved, so that a busy machine slows all alike; passes are counted by hooks on the
+victim, in a run of their own. The clock is this process's CPU time.
 
     python -m robustgen_benchmarks.peers.attacks --data fashion-mnist --victims victims --out attacks.json
+
+The authors' AutoAttack is in no package index: ROBUSTGEN_AUTO_ATTACK names the folder of a copy of
+github.com/fra31/auto-attack. A peer that is not found is named in the result.
 """
 
 from __future__ import annotations
@@ -12,149 +15,31 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustgen.artifacts import to_json
-from robustgen.attacks.fgsm import FGSM
-from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
-from robustgen.threat import Norm, ThreatModel
 from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.peers.libraries import PEERS, Case, NotOffered, Run, ours
 from robustgen_benchmarks.victims import first, predictions, victims
-
-
-@dataclass(frozen=True)
-class Case:
-    """One attack to compare; `steps` and `step_size` mean nothing to FGSM."""
-
-    attack: Literal["pgd", "fgsm"]
-    norm: Norm
-    eps: float
-    steps: int
-    step_size: float
-
-    @property
-    def threat(self) -> ThreatModel:
-        return ThreatModel(self.norm, self.eps)
-
 
 CASES = (
     Case("pgd", "linf", 0.1, 40, 0.00625),
     Case("pgd", "l2", 1.0, 40, 0.0625),
     Case("fgsm", "linf", 0.1, 1, 0.1),
+    Case("apgd-ce", "linf", 0.1, 100),
+    Case("apgd-ce", "l2", 1.0, 100),
+    Case("auto-attack", "linf", 0.1, 100),
 )
-
-Run = Callable[[Tensor, Tensor], Tensor]
-"""(x, y) -> x_adv"""
-
-
-def robustgen(case: Case, network: nn.Module, size: int) -> Run:
-    """As `robustgen attack` runs it: a row leaves at its first success, and every verdict is verified."""
-    if case.attack == "fgsm":
-        return lambda x, y: FGSM(threat=case.threat, batch_size=size).run(network, x, y).x_adv
-    return lambda x, y: _pgd(case, size).run(network, x, y).x_adv
-
-
-def robustgen_in_full(case: Case, network: nn.Module, size: int) -> Run:
-    """Every row takes all steps, as with the peers: what is left is the cost of a step."""
-    if case.attack == "fgsm":
-        return lambda x, y: FGSM(threat=case.threat, batch_size=size)(network, x, y)
-    return lambda x, y: _pgd(case, size, "last")(network, x, y)
-
-
-def _pgd(case: Case, size: int, mode: Literal["evaluate", "last"] = "evaluate") -> PGD:
-    return PGD(
-        threat=case.threat,
-        steps=case.steps,
-        step_size=case.step_size,
-        random_start=False,
-        mode=mode,
-        batch_size=size,
-    )
-
-
-def art(case: Case, network: nn.Module, size: int) -> Run:
-    """ART, with the estimator that its examples build."""
-    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
-    from art.estimators.classification import PyTorchClassifier
-
-    def run(x: Tensor, y: Tensor) -> Tensor:
-        estimator = PyTorchClassifier(
-            network,
-            loss=nn.CrossEntropyLoss(),
-            input_shape=tuple(x.shape[1:]),
-            nb_classes=10,
-            clip_values=(0.0, 1.0),
-            device_type="cpu",
-        )
-        if case.attack == "fgsm":
-            attack = FastGradientMethod(estimator, eps=case.eps, batch_size=size)
-        else:
-            attack = ProjectedGradientDescent(
-                estimator,
-                norm="inf" if case.norm == "linf" else 2,
-                eps=case.eps,
-                eps_step=case.step_size,
-                max_iter=case.steps,
-                num_random_init=0,
-                batch_size=size,
-                verbose=False,
-            )
-        return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
-
-    return run
-
-
-def foolbox(case: Case, network: nn.Module, size: int) -> Run:
-    """Foolbox; its call returns raw and clipped points and a verdict, which costs one more forward pass."""
-    library = import_module("foolbox")
-    attacks = import_module("foolbox.attacks")
-    if case.attack == "fgsm":
-        attack = attacks.LinfFastGradientAttack(random_start=False)
-    else:
-        kind = attacks.LinfPGD if case.norm == "linf" else attacks.L2PGD
-        attack = kind(abs_stepsize=case.step_size, steps=case.steps, random_start=False)
-
-    def run(x: Tensor, y: Tensor) -> Tensor:
-        model = library.PyTorchModel(network, bounds=(0, 1), device="cpu")
-        parts = zip(x.split(size), y.split(size), strict=True)
-        return torch.cat([attack(model, *part, epsilons=case.eps)[1] for part in parts])  # [1] = clipped to eps
-
-    return run
-
-
-def torchattacks(case: Case, network: nn.Module, size: int) -> Run:
-    """torchattacks."""
-    library = import_module("torchattacks")
-
-    def run(x: Tensor, y: Tensor) -> Tensor:
-        if case.attack == "fgsm":
-            attack = library.FGSM(network, eps=case.eps)
-        else:
-            kind = library.PGD if case.norm == "linf" else library.PGDL2
-            attack = kind(network, eps=case.eps, alpha=case.step_size, steps=case.steps, random_start=False)
-        return torch.cat([attack(*part) for part in zip(x.split(size), y.split(size), strict=True)])
-
-    return run
-
-
-PEERS: dict[str, Callable[[Case, nn.Module, int], Run]] = {  # the int is the batch size
-    "robustgen": robustgen,
-    "robustgen, all steps": robustgen_in_full,
-    "ART": art,
-    "Foolbox": foolbox,
-    "torchattacks": torchattacks,
-}
 
 
 @contextmanager
@@ -188,6 +73,9 @@ def measure(case: Case, network: nn.Module, x: Tensor, y: Tensor, size: int, rou
         except ModuleNotFoundError as error:
             found[name] = {"missing": f"{error.name} is not installed"}
             continue
+        except NotOffered as error:
+            found[name] = {"missing": str(error)}
+            continue
         with counted(network) as rows:
             x_adv = runs[name](x, y)
         verdicts[name] = predictions(network, x_adv) != y
@@ -200,11 +88,11 @@ def measure(case: Case, network: nn.Module, x: Tensor, y: Tensor, size: int, rou
             "backward_per_input": rows["backward"] / len(x),
         }
     _time(runs, found, x, y, rounds)
-    result: dict[str, Any] = {**asdict(case), "n": len(x), "batch_size": size, "peers": found}
+    result: dict[str, Any] = {**asdict(case), "title": case.title, "n": len(x), "batch_size": size, "peers": found}
     result["clean_accuracy"] = (predictions(network, x) == y).double().mean().item()
-    if case.attack == "pgd":
-        ours = _pgd(case, size).run(network, x, y)
-        taken = torch.where(ours.success, ours.steps, case.steps).double().mean().item()
+    if case.attack in ("pgd", "apgd-ce"):
+        done = ours(case, None).run(network, x, y)
+        taken = torch.where(done.success, done.first_success, case.steps).double().mean().item()
         result |= {"mean_first_success_step": taken, "ceiling_of_compaction": case.steps / max(1.0, taken)}
     return result
 
@@ -228,9 +116,8 @@ def _time(runs: Mapping[str, Run], found: dict[str, dict[str, Any]], x: Tensor, 
 
 def table(result: Mapping[str, Any]) -> str:
     """One case as a Markdown table."""
-    steps = "" if result["attack"] == "fgsm" else f"-{result['steps']}"
     lines = [
-        f"**{result['attack'].upper()}{steps} {result['norm']} eps {result['eps']:g}, {result['victim']} victim** "
+        f"**{result['title']} {result['norm']} eps {result['eps']:g}, {result['victim']} victim** "
         f"({result['clean_accuracy']:.1%} clean, n = {result['n']} in batches of {result['batch_size']}"
         + (
             f", first success at step {result['mean_first_success_step']:.1f} of {result['steps']} on average: "
@@ -259,6 +146,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion-mnist", help="a data name or path, as for robustgen attack")
     parser.add_argument("--n", type=int, default=250, help="test inputs")
+    parser.add_argument("--n-auto-attack", type=int, default=50, help="test inputs for auto-attack")
+    parser.add_argument("--only", nargs="*", default=[], help="attacks to run, such as apgd-ce; all if left out")
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--victims", type=Path, default=Path("victims"), help="folder; victims are trained if absent")
@@ -266,22 +155,24 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     source = load(given.data)
-    inputs = first(source, given.n)
     results = []
     for name, network in victims(source, given.victims).items():
         for case in CASES:
+            if given.only and case.attack not in given.only:
+                continue
+            inputs = first(source, given.n_auto_attack if case.attack == "auto-attack" else given.n)
             results.append({"victim": name, **measure(case, network, *inputs, given.batch_size, given.rounds)})
             sys.stdout.write(table(results[-1]))
             sys.stdout.flush()
     if given.out is not None:
         stored = {
             "command": f"python -m robustgen_benchmarks.peers.attacks --data {source.spec.name} --n {given.n} "
-            f"--batch-size {given.batch_size} --rounds {given.rounds}",
+            f"--n-auto-attack {given.n_auto_attack} --batch-size {given.batch_size} --rounds {given.rounds}"
+            + (f" --only {' '.join(given.only)}" if given.only else ""),
             "date": datetime.now(UTC).date().isoformat(),
             "data_sha256": source.spec.sha256,
-            "random_start": False,
             "machine": describe_machine(),
-            "versions": versions_with("foolbox", "torchattacks"),
+            "versions": versions_with("foolbox", "torchattacks", "adv-lib"),
             "results": results,
         }
         given.out.write_text(to_json(stored) + "\n", encoding="utf-8")

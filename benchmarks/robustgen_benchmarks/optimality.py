@@ -1,0 +1,251 @@
+"""How near do attacks come to the smallest change that fools? robustgen's beside adv_lib's, in AttackBench's measure.
+
+For each input, d is the size of the change that an attack found, infinite where it found none and 0 where the victim is
+wrong by itself; d* is the smallest d over all attacks of the comparison. rho(eps) is the share of inputs with d > eps,
+the robust accuracy, and rho* that for d*; rho(0) is the clean accuracy, the same for all. With eps0 the largest d*,
+where rho* reaches 0, the optimality of an attack is
+
+    1 - integral of (rho - rho*) / integral of (rho(0) - rho*), both from 0 to eps0
+      = 1 - mean(min(d, eps0) - d*) / (rho(0) eps0 - mean(d*))
+
+(Cinà, Rony et al. 2025, "AttackBench", arXiv 2404.19460, local optimality): 1 where every change is the smallest known,
+0 where nothing was found. Inputs that no attack changed to be misclassified are left out, and counted. Attacks for the
+smallest change run once, `--steps` steps each; attacks for a given eps run `--steps` steps in each of `--rounds` rounds
+of a bisection over eps, row by row on the same grid for both libraries, as adv_lib's own search does.
+
+    python -m robustgen_benchmarks.optimality --data fashion-mnist --victims victims --out optimality.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.artifacts import to_json
+from robustgen.attacks.apgd import APGD
+from robustgen.attacks.base import Attack
+from robustgen.attacks.ddn import DDN
+from robustgen.attacks.fmn import FMN
+from robustgen.attacks.sigma_zero import SigmaZero
+from robustgen.data.load import load
+from robustgen.objectives import Misclassify, cross_entropy, dlr
+from robustgen.threat import Norm, ThreatModel
+from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.victims import first, predictions, victims
+
+Run = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
+"""(network, x, y, steps) -> x_adv"""
+
+Within = Callable[[nn.Module, Tensor, Tensor, Tensor, int], Tensor]
+"""(network, x, y, eps (n,), steps) -> x_adv"""
+
+ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
+WIDEST = {"linf": 1.0, "l2": 16.0, "l1": 128.0}
+"""The upper end of a bisection over eps; the lower is a 4096th of it."""
+
+
+def adv_lib(name: str) -> Callable[..., Tensor]:
+    """An attack of adv_lib. What it draws with, visdom, is no longer to be installed everywhere, and is not used."""
+    if "visdom" not in sys.modules and find_spec("visdom") is None:
+        sys.modules.setdefault("visdom", ModuleType("visdom"))
+    found: Callable[..., Tensor] = getattr(import_module("adv_lib.attacks"), name)
+    return found
+
+
+def ours(make: Callable[..., Attack], norm: Norm, size: int) -> Run:
+    """An attack for the smallest change, with the whole box as its budget."""
+    threat = ThreatModel(norm, {"linf": 1.0}.get(norm, 1e9))
+    return lambda network, x, y, steps: make(threat=threat, steps=steps, batch_size=size)(network, x, y)
+
+
+def ours_within(loss: Callable[[Tensor, Tensor], Tensor], norm: Norm, size: int) -> Within:
+    """APGD, which takes one eps a call: rows with the same eps go together."""
+
+    def run(network: nn.Module, x: Tensor, y: Tensor, eps: Tensor, steps: int) -> Tensor:
+        x_adv = x.clone()
+        for value in eps.unique().tolist():
+            rows = eps == value
+            attack = APGD(threat=ThreatModel(norm, value), steps=steps, objective=Misclassify(loss), batch_size=size)
+            x_adv[rows] = attack(network, x[rows], y[rows])
+        return x_adv
+
+    return run
+
+
+def theirs(attack: Callable[..., Tensor], size: int, **options: Any) -> Run:
+    """An attack of adv_lib for the smallest change; `options` say what its `steps` are called."""
+    word = options.pop("word", "steps")
+
+    def run(network: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+        parts = zip(x.split(size), y.split(size), strict=True)
+        return torch.cat([attack(network, *part, **{word: steps}, **options) for part in parts])
+
+    return run
+
+
+def theirs_within(loss: str, norm: Norm, size: int) -> Within:
+    """adv_lib's APGD, in L1 too without the larger balls that it can begin with, as ours."""
+    attack = adv_lib("apgd")
+
+    def run(network: nn.Module, x: Tensor, y: Tensor, eps: Tensor, steps: int) -> Tensor:
+        parts = zip(x.split(size), y.split(size), eps.split(size), strict=True)
+        return torch.cat([attack(network, *part, norm=ORDER[norm], n_iter=steps, loss_function=loss) for part in parts])
+
+    return run
+
+
+def bisected(within: Within, norm: Norm, rounds: int) -> Run:
+    """The nearest success over `rounds` rounds of a bisection over the logarithm of eps, which leaves the same relative
+    error at every size: 0.8 % after 10.
+    """
+    threat = ThreatModel(norm, 1.0)
+
+    def run(network: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+        high = torch.full((len(x),), WIDEST[norm])
+        low = high / 4096
+        nearest, x_best = torch.full((len(x),), torch.inf), x.clone()
+        for _ in range(rounds):
+            eps = (low * high).sqrt()
+            x_adv = within(network, x, y, eps, steps)
+            fooled, distance = predictions(network, x_adv) != y, threat.distance(x_adv, x)
+            better = fooled & (distance < nearest)
+            nearest, x_best[better] = torch.where(better, distance, nearest), x_adv[better]
+            low, high = torch.where(fooled, low, eps), torch.where(fooled, eps, high)
+        return x_best
+
+    return run
+
+
+def attacks(norm: Norm, size: int, rounds: int) -> dict[str, Callable[[], Run]]:
+    """The attacks to compare in `norm`, each made when called, because adv_lib may not be there."""
+    order = ORDER[norm]
+    found: dict[str, Callable[[], Run]] = {}
+    if norm == "l0":
+        found["robustgen sigma-zero"] = partial(ours, SigmaZero, norm, size)
+        found["adv_lib sigma-zero"] = lambda: theirs(adv_lib("sigma_zero"), size, word="num_steps")
+        found["adv_lib fmn"] = lambda: theirs(adv_lib("fmn"), size, norm=order)
+        return found
+    found["robustgen fmn"] = partial(ours, FMN, norm, size)
+    found["adv_lib fmn"] = lambda: theirs(adv_lib("fmn"), size, norm=order)
+    if norm == "l2":
+        found["robustgen ddn"] = partial(ours, DDN, norm, size)
+        found["adv_lib ddn"] = lambda: theirs(adv_lib("ddn"), size, levels=None)
+    for loss, function in (("ce", cross_entropy), ("dlr", dlr)) if rounds else ():
+        found[f"robustgen apgd-{loss}"] = lambda f=function: bisected(ours_within(f, norm, size), norm, rounds)  # type: ignore[misc]
+        found[f"adv_lib apgd-{loss}"] = lambda n=loss: bisected(theirs_within(n, norm, size), norm, rounds)  # type: ignore[misc]
+    return found
+
+
+def sizes(network: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, norm: Norm) -> Tensor:
+    """d of every input (n,) float64: see above. A point outside the box by more than rounding counts as none."""
+    legal = ((x_adv >= -1e-6) & (x_adv <= 1 + 1e-6)).flatten(1).all(1)
+    d = ThreatModel(norm, 1.0).distance(x_adv.double(), x.double())
+    d = torch.where(legal & (predictions(network, x_adv) != y), d, torch.inf)
+    return torch.where(predictions(network, x) == y, d, 0.0)
+
+
+def optimality(d: Tensor, best: Tensor) -> float:
+    """Of finite `best` (n,): the formula at the head of this file."""
+    eps0 = best.max()
+    excess = (d.minimum(eps0) - best).mean()
+    return (1 - excess / ((best > 0).double().mean() * eps0 - best.mean())).item()
+
+
+def measure(
+    network: nn.Module, x: Tensor, y: Tensor, norm: Norm, steps: int, rounds: int, size: int
+) -> dict[str, dict[str, Any]]:
+    """All attacks of one norm on one victim."""
+    found: dict[str, dict[str, Any]] = {}
+    d: dict[str, Tensor] = {}
+    for name, make in attacks(norm, size, rounds).items():
+        torch.manual_seed(0)  # for adv_lib, which draws from the global generator
+        try:
+            run = make()
+        except ModuleNotFoundError as error:
+            found[name] = {"missing": f"{error.name} is not installed"}
+            continue
+        d[name] = sizes(network, x, y, run(network, x, y, steps), norm)
+        sys.stderr.write(f"{norm} {name} done\n")
+    best = torch.stack(list(d.values())).amin(0)
+    known = best.isfinite()
+    for name, value in d.items():
+        hit = value.isfinite()
+        found[name] = {
+            "optimality": optimality(value[known], best[known]),
+            "success": hit.double().mean().item(),
+            "median": value.median().item() if value.median().isfinite() else None,
+            "mean_over_best": (value[hit & (best > 0)] / best[hit & (best > 0)]).mean().item(),
+            "nearest": (value[known & (best > 0)] <= best[known & (best > 0)] * 1.001).double().mean().item(),
+            "never_fooled": int((~known).sum()),
+        }
+    return found
+
+
+def table(victim: str, norm: Norm, n: int, steps: int, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """One victim and norm as a Markdown table."""
+    lines = [
+        f"**{norm}, {victim} victim**, n = {n}, {steps} steps",
+        "",
+        "| attack | optimality | success | median size | size over best known, mean | within 0.1 % of best |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, value in found.items():
+        if "missing" in value:
+            lines.append(f"| {name} | {value['missing']} | | | | |")
+            continue
+        median = "-" if value["median"] is None else f"{value['median']:.4g}"
+        lines.append(
+            f"| {name} | {value['optimality']:.4f} | {value['success']:.1%} | {median} | "
+            f"{value['mean_over_best']:.4f} | {value['nearest']:.1%} |"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="fashion-mnist", help="a data name or path, as for robustgen attack")
+    parser.add_argument("--victims", type=Path, default=Path("victims"), help="folder; victims are trained if absent")
+    parser.add_argument("--n", type=int, default=100, help="test inputs")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=10, help="of the bisection over eps for apgd; 0 = no apgd")
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--norms", nargs="+", choices=tuple(ORDER), default=list(ORDER))
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    source = load(given.data)
+    inputs = first(source, given.n)
+    results = []
+    for name, network in victims(source, given.victims).items():
+        for norm in given.norms:
+            found = measure(network, *inputs, norm, given.steps, given.rounds, given.batch_size)
+            results.append({"victim": name, "norm": norm, "attacks": found})
+            sys.stdout.write(table(name, norm, given.n, given.steps, found))
+            sys.stdout.flush()
+    if given.out is not None:
+        stored = {
+            "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
+            f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
+            f"--norms {' '.join(given.norms)}",
+            "date": datetime.now(UTC).date().isoformat(),
+            "data_sha256": source.spec.sha256,
+            "machine": describe_machine(),
+            "versions": versions_with("adv-lib"),
+            "results": results,
+        }
+        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
