@@ -95,12 +95,12 @@ def theirs(attack: Callable[..., Tensor], size: int, **options: Any) -> Run:
 
 
 def theirs_within(loss: str, norm: Norm, size: int) -> Within:
-    """adv_lib's APGD, in L1 too without the larger balls that it can begin with, as ours."""
-    attack = adv_lib("apgd")
+    """adv_lib's APGD, which like ours begins in larger balls in L1."""
+    attack = partial(adv_lib("apgd"), norm=ORDER[norm], loss_function=loss, use_large_reps=norm == "l1")
 
     def run(network: nn.Module, x: Tensor, y: Tensor, eps: Tensor, steps: int) -> Tensor:
         parts = zip(x.split(size), y.split(size), eps.split(size), strict=True)
-        return torch.cat([attack(network, *part, norm=ORDER[norm], n_iter=steps, loss_function=loss) for part in parts])
+        return torch.cat([attack(network, *part, n_iter=steps) for part in parts])
 
     return run
 

@@ -154,22 +154,21 @@ def attack(
     """
     from robustgen import runtime
     from robustgen.artifacts import check_free, staged
-    from robustgen.attacks.build import aimed, make
+    from robustgen.attacks.build import aimed, declared, kind_of, make
     from robustgen.evaluation import robustness
     from robustgen.evaluation.select import data_for, label_doubts, threat_on, whole_box
     from robustgen.evaluation.summary import configuration
-    from robustgen.registry import resolve
     from robustgen.threat import ThreatModel
 
     # all that can be checked before anything is loaded
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
-    kind = resolve(ATTACKS, name, "attack")
+    kind = kind_of(name)
     norm = norm or kind.norms[0]
     given = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
     pairs = [*(param or []), *([] if mode is None else [f"mode={mode}"])]
-    options = settings(name, kind, given, pairs, elsewhere=("seed", "batch_size", "eot", "precision", "compile"))
+    options = settings(name, declared(name), given, pairs, elsewhere=("seed", "batch_size", "eot", "precision", "compile"))
     options |= aimed(name, loss, targeted is not None) | {"seed": seed, "batch_size": batch_size}
     options |= {"eot": eot, "precision": precision, "compile": compile}
     target = None if targeted is None else robustness.choose_target(targeted)

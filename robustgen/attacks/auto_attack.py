@@ -62,7 +62,7 @@ class AutoAttack(Attack):
     @property
     def attacks(self) -> tuple[Attack, ...]:
         """The members themselves, in the order in which they run."""
-        common: dict[str, Any] = {"threat": self.threat, "seed": self.seed, "batch_size": self.batch_size, "eot": self.eot}
+        common: dict[str, Any] = {name: getattr(self, name) for name in ("threat", "seed", "batch_size", "eot")}
         sparse = self.threat.norm == "l1"
         if self.version == "rand":
             return APGD(**common), APGDDLR(**common)

@@ -243,7 +243,7 @@ def test_deepfool_with_fewer_candidates_costs_less_and_still_succeeds(generator:
 
 def test_deepfool_goes_to_the_nearest_of_several_boundaries(generator: torch.Generator) -> None:
     """Of a linear model with many classes: min over k of the margin to k over the length of the slope's difference."""
-    model = nn.Linear(20, 8)
+    model = nn.Linear(20, 8, bias=False)
     nn.init.normal_(model.weight, generator=generator)
     x = torch.rand(40, 20, generator=generator)
     with torch.no_grad():
@@ -257,7 +257,7 @@ def test_deepfool_goes_to_the_nearest_of_several_boundaries(generator: torch.Gen
             share = threat.distance(found.x_adv, x) / gap
             assert found.success.all()
             assert (share > 1).all()
-            assert (share < 1.03).all()
+            assert (share < 1.02 + 1e-3 / gap).all()
 
 
 def test_confidence_asks_for_more(generator: torch.Generator) -> None:
