@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,21 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.random.manual_seed(seed)
         yield
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, up to 1 GiB, instead of handing it back to the system.
+
+    On a CPU a network's layers free and claim the same megabytes at every pass; claimed anew from the system, each page
+    is faulted in again, which takes up to a third of an attack's time. Changes the C library's allocator for the whole
+    process, so it is for programs to call, not for libraries; where that is not glibc, nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):
+        change = ctypes.CDLL(None).mallopt
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            change(parameter, 1 << 30)
 
 
 @contextmanager

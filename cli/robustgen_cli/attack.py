@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from contextlib import nullcontext
@@ -164,11 +165,13 @@ def attack(
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
+    runtime.keep_freed_memory()
     kind = kind_of(name)
     norm = norm or kind.norms[0]
     given = {"steps": steps, "step_size": step_size, "restarts": restarts, "random_start": random_start}
     pairs = [*(param or []), *([] if mode is None else [f"mode={mode}"])]
-    options = settings(name, declared(name), given, pairs, elsewhere=("seed", "batch_size", "eot", "precision", "compile"))
+    elsewhere = ("seed", "batch_size", "eot", "precision", "compile")
+    options = settings(name, declared(name), given, pairs, elsewhere)
     options |= aimed(name, loss, targeted is not None) | {"seed": seed, "batch_size": batch_size}
     options |= {"eot": eot, "precision": precision, "compile": compile}
     target = None if targeted is None else robustness.choose_target(targeted)
@@ -180,6 +183,8 @@ def attack(
     loaded = load_named(model, weights, mean, std, trust)
     source, part = data_for(data, loaded, split, size=size)
     largest = whole_box(source.spec, norm) if eps is None else eps[-1]
+    if not math.isfinite(largest):
+        raise UsageError(f"{source.spec.name!r} has values without bounds: give --eps, the largest change to look for")
     chosen = make(name, threat_on(source.spec, norm, largest), options)
     grid = eps if eps is not None and (len(eps) > 1 or not kind.minimal) else None
     total = len(source.rows(part)[:limit])

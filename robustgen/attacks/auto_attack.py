@@ -16,6 +16,7 @@ from robustgen.attacks.square import Square
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify
 from robustgen.registry import suggestion
+from robustgen.threat import Norm
 
 Version = Literal["standard", "plus", "rand"]
 
@@ -47,6 +48,7 @@ class AutoAttack(Attack):
     """
 
     targetable: ClassVar[bool] = False
+    bounded: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
 
     version: Version = "standard"
 

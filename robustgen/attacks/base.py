@@ -96,6 +96,8 @@ class Attack(ABC):
     one run gives the whole curve of robust accuracy against eps.
     """
     targetable: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ()
+    """The norms in which it needs walls: a box that is not infinite."""
     whole: ClassVar[bool] = False
     """Whether a row's result depends by nature on the rows it is run with (one perturbation for all of them)."""
     whole_box: ClassVar[bool] = False
@@ -124,6 +126,11 @@ class Attack(ABC):
             raise UsageError(
                 f"{type(self).__name__} works in {', '.join(self.norms)}, but norm {self.threat.norm} was asked for"
             )
+        if self.threat.norm in self.bounded and not math.isfinite(self.threat.high - self.threat.low):
+            raise UsageError(
+                f"{type(self).__name__} in {self.threat.norm} needs values with a lowest and a highest, and these "
+                "inputs have none (a table's columns): use pgd, apgd-t, square or deepfool"
+            )
         if getattr(self.objective, "targeted", False) and not self.targetable:
             raise UsageError(f"{type(self).__name__} has no targeted form: use pgd, apgd-ce or apgd-dlr")
 
@@ -137,7 +144,7 @@ class Attack(ABC):
         """`batch_size`, or what suits inputs like `x`: on a CPU what its cache holds, elsewhere what keeps it busy."""
         if self.batch_size is not None:
             return self.batch_size
-        most, values = (256, torch.get_num_threads() << 16) if x.device.type == "cpu" else (1024, 1 << 25)
+        most, values = (256, torch.get_num_threads() * 40_000) if x.device.type == "cpu" else (1024, 1 << 25)
         return max(16, min(most, values // max(1, math.prod(x.shape[1:]))))
 
     @final

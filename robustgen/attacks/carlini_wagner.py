@@ -103,6 +103,7 @@ class CarliniWagner(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     minimal: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ("l2",)
 
     objective: Objective = field(default_factory=lambda: Misclassify(margin))
     steps: int = 1000

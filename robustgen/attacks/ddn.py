@@ -79,6 +79,7 @@ class DDN(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     minimal: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ("l2",)
 
     steps: int = 300
     init_norm: float = 1.0

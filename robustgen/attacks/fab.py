@@ -16,6 +16,7 @@ from robustgen.attacks.passes import Passes, Seen
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, Towards, difference, margin
 from robustgen.randomness import normal, sample_keys, uniform
+from robustgen.threat import Norm
 
 _Linear = Look
 """(row, point, label) -> the value and gradient of a logit's lead over the label's."""
@@ -28,6 +29,7 @@ class _Boundary(Attack):
     """The walk along the boundary that both forms share."""
 
     minimal: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     targetable: ClassVar[bool] = False
 
     steps: int = 100

@@ -13,7 +13,7 @@ from robustgen.attacks.base import Attack, Found, Progress, check_counts
 from robustgen.attacks.minimal import MinimalMode, annealed, check_above_zero, check_gamma, closest, direction, each
 from robustgen.attacks.passes import Passes, Seen
 from robustgen.objectives import Misclassify, Objective, margin
-from robustgen.threat import ThreatModel
+from robustgen.threat import Norm, ThreatModel
 
 _DUAL = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}
 
@@ -74,6 +74,7 @@ class FMN(Attack):
     """
 
     minimal: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ("l1",)
 
     objective: Objective = field(default_factory=lambda: Misclassify(margin))
     steps: int = 300

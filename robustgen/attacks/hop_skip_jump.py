@@ -56,6 +56,7 @@ class HopSkipJump(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     minimal: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     queries: int = 10_000
     initial_probes: int = 100

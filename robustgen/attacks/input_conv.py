@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 _FEW = 4  # channels, above which the library's kernel is as fast
+_POOLING = (torch.max_pool2d, torch.nn.functional.max_pool2d)  # what a module calls is the second
 _CACHED = 32  # images at a time, so that the intermediate products stay in a CPU's cache
 
 
@@ -73,14 +74,19 @@ class FastInputGradient(TorchFunctionMode):
             defaults = (None, (1, 1), (0, 0))
             return _FewChannels.apply(*args[:5], *defaults[len(args[:5]) - 2 :])
         result = func(*args, **(kwargs or {}))
-        if func is torch.max_pool2d and _is_in_order(result):
+        if func in _POOLING and _is_in_order(result):
             result.register_hook(_in_order)
         return result
 
 
-def _is_in_order(pooled: Tensor) -> bool:
+def _is_in_order(pooled: Any) -> bool:
     """Whether this is a batch of images in channels-last order that a gradient will flow back through."""
-    return pooled.requires_grad and pooled.dim() == 4 and pooled.is_contiguous(memory_format=torch.channels_last)
+    return (
+        isinstance(pooled, Tensor)
+        and pooled.requires_grad
+        and pooled.dim() == 4
+        and pooled.is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 def _in_order(gradient: Tensor) -> Tensor:

@@ -121,6 +121,7 @@ class SigmaZero(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("l0",)
     minimal: ClassVar[bool] = True
+    bounded: ClassVar[tuple[Norm, ...]] = ("l0",)
 
     objective: Objective = field(default_factory=lambda: Misclassify(margin))
     steps: int = 1000

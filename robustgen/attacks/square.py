@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol, final
 
@@ -154,7 +155,8 @@ class _Bumps:
         bumps = torch.where(draws[:, :1] < 0.5, self._pattern[0], self._pattern[1]) * _signs(draws[:, 1:])
         delta = bumps.reshape(clean.shape).to(clean.dtype)
         # the paper's box has sides of length 1, and an L1 grid is drawn in its units
-        return self._legal(clean, delta * (self.threat.high - self.threat.low))
+        side = self.threat.high - self.threat.low
+        return self._legal(clean, delta * (side if math.isfinite(side) else self.threat.eps))
 
     def change(self, clean: Tensor, best: Tensor, step: Tensor, noise: Tensor) -> Tensor:
         level, channels = self.schedule.level(step), best.shape[1]

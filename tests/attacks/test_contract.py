@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
+from torch import Tensor
 
 from robustgen.attacks import ATTACKS
 from robustgen.attacks.base import Attack
-from robustgen.attacks.build import make
+from robustgen.attacks.build import kind_of, make
 from robustgen.attacks.pgd import PGD
 from robustgen.errors import UsageError
 from robustgen.testing import check_attack
@@ -36,6 +40,29 @@ def test_every_registered_attack_keeps_the_contract(name: str) -> None:
     if name == "fooling":
         pytest.skip("it makes its own inputs, whatever eps: tests/attacks/test_fooling.py")
     check_attack(lambda threat: make(name, threat, SHORT.get(name)))
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "fooling"])
+def test_without_walls_an_attack_is_legal_or_refused(name: str, generator: torch.Generator) -> None:
+    """A table's columns have no bounds: where an attack needs them it says so, else it works as everywhere."""
+    weight = torch.randn(4, 6, generator=generator)
+
+    def model(x: Tensor) -> Tensor:
+        return x @ weight.T
+
+    x = 3 * torch.randn(12, 6, generator=generator)
+    y = model(x).argmax(1)
+    kind = kind_of(name)
+    for norm in kind.norms:
+        threat = ThreatModel(norm, 2.0, -math.inf, math.inf)
+        if norm in kind.bounded:
+            with pytest.raises(UsageError, match="lowest and a highest"):
+                make(name, threat)
+            continue
+        result = make(name, threat, SHORT.get(name)).run(model, x, y)
+        assert torch.isfinite(result.x_adv).all()
+        assert threat.allows(result.x_adv, x).all()
+        assert (model(result.x_adv).argmax(1) != y)[result.success].all()
 
 
 @pytest.mark.parametrize("options", [{"restarts": 3}, {"mode": "max-loss"}, {"mode": "last"}, {"random_start": False}])

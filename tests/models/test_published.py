@@ -13,7 +13,7 @@ import torch
 
 import robustgen_benchmarks.published_nets as published_nets
 from robustgen.data.load import load
-from robustgen.evaluation.robustness import predict
+from robustgen.evaluation.attacked import predict
 from robustgen.models.load import load_model
 
 EXTRA = Path(os.environ.get("ROBUSTGEN_EXTRA_DATA") or "missing")
