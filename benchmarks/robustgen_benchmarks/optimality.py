@@ -23,10 +23,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -42,6 +39,7 @@ from robustgen.data.load import load
 from robustgen.objectives import Misclassify, cross_entropy, dlr
 from robustgen.threat import Norm, ThreatModel
 from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.peers.libraries import from_adv_lib
 from robustgen_benchmarks.victims import first, predictions, victims
 
 Run = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
@@ -53,14 +51,6 @@ Within = Callable[[nn.Module, Tensor, Tensor, Tensor, int], Tensor]
 ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
 WIDEST = {"linf": 1.0, "l2": 16.0, "l1": 128.0}
 """The upper end of a bisection over eps; the lower is a 4096th of it."""
-
-
-def adv_lib(name: str) -> Callable[..., Tensor]:
-    """An attack of adv_lib. What it draws with, visdom, is no longer to be installed everywhere, and is not used."""
-    if "visdom" not in sys.modules and find_spec("visdom") is None:
-        sys.modules.setdefault("visdom", ModuleType("visdom"))
-    found: Callable[..., Tensor] = getattr(import_module("adv_lib.attacks"), name)
-    return found
 
 
 def ours(make: Callable[..., Attack], norm: Norm, size: int) -> Run:
@@ -96,7 +86,7 @@ def theirs(attack: Callable[..., Tensor], size: int, **options: Any) -> Run:
 
 def theirs_within(loss: str, norm: Norm, size: int) -> Within:
     """adv_lib's APGD, which like ours begins in larger balls in L1."""
-    attack = partial(adv_lib("apgd"), norm=ORDER[norm], loss_function=loss, use_large_reps=norm == "l1")
+    attack = partial(from_adv_lib("apgd"), norm=ORDER[norm], loss_function=loss, use_large_reps=norm == "l1")
 
     def run(network: nn.Module, x: Tensor, y: Tensor, eps: Tensor, steps: int) -> Tensor:
         parts = zip(x.split(size), y.split(size), eps.split(size), strict=True)
@@ -133,14 +123,14 @@ def attacks(norm: Norm, size: int, rounds: int) -> dict[str, Callable[[], Run]]:
     found: dict[str, Callable[[], Run]] = {}
     if norm == "l0":
         found["robustgen sigma-zero"] = partial(ours, SigmaZero, norm, size)
-        found["adv_lib sigma-zero"] = lambda: theirs(adv_lib("sigma_zero"), size, word="num_steps")
-        found["adv_lib fmn"] = lambda: theirs(adv_lib("fmn"), size, norm=order)
+        found["adv_lib sigma-zero"] = lambda: theirs(from_adv_lib("sigma_zero"), size, word="num_steps")
+        found["adv_lib fmn"] = lambda: theirs(from_adv_lib("fmn"), size, norm=order)
         return found
     found["robustgen fmn"] = partial(ours, FMN, norm, size)
-    found["adv_lib fmn"] = lambda: theirs(adv_lib("fmn"), size, norm=order)
+    found["adv_lib fmn"] = lambda: theirs(from_adv_lib("fmn"), size, norm=order)
     if norm == "l2":
         found["robustgen ddn"] = partial(ours, DDN, norm, size)
-        found["adv_lib ddn"] = lambda: theirs(adv_lib("ddn"), size, levels=None)
+        found["adv_lib ddn"] = lambda: theirs(from_adv_lib("ddn"), size, levels=None)
     for loss, function in (("ce", cross_entropy), ("dlr", dlr)) if rounds else ():
         found[f"robustgen apgd-{loss}"] = lambda f=function: bisected(ours_within(f, norm, size), norm, rounds)  # type: ignore[misc]
         found[f"adv_lib apgd-{loss}"] = lambda n=loss: bisected(theirs_within(n, norm, size), norm, rounds)  # type: ignore[misc]

@@ -101,13 +101,19 @@ PGD_40 = "pgd --step-size 0.01 --no-random-start"  # no start that only we could
 MNIST, CIFAR = "$ROBUSTGEN_EXTRA_DATA/mnist/mnist.npz", "$CIFAR_FOLDER"
 PUBLISHED = (
     Published("advertorch_lenet5", "advertorch_mnist_lenet5_clntrained.pt", MNIST, 98.89, ((PGD_40, 0.3, 0.0),)),
-    Published("advertorch_lenet5", "advertorch_mnist_lenet5_advtrained.pt", MNIST, 98.64, ((PGD_40, 0.3, 92.8),)),
+    Published(
+        "advertorch_lenet5",
+        "advertorch_mnist_lenet5_advtrained.pt",
+        MNIST,
+        98.64,
+        ((PGD_40, 0.3, 92.8), ("auto-attack --limit 200", 0.3, None)),
+    ),
     Published(
         "convex_adversarial_mnist",
         "convex_adversarial_mnist.pth",
         MNIST,
         98.20,
-        (("fgsm", 0.1, 96.1), (PGD_40, 0.1, 95.9)),
+        (("fgsm", 0.1, 96.1), (PGD_40, 0.1, 95.9), ("auto-attack --limit 1000", 0.1, None)),
     ),
     Published("ccexam_mnist", "ccexam_mnist.pth", MNIST, 99.05, ((PGD_40, 0.1, 35.6),)),
     Published("captum_cifar", "captum_cifar_torchvision.pt", CIFAR, 57.6, (("pgd", 2 / 255, None),)),

@@ -132,11 +132,12 @@ def table(found: dict[str, Any]) -> str:
 def settings(given: argparse.Namespace) -> Iterator[Setting]:
     """The victims of these benchmarks and, where they lie, published MNIST networks."""
     source = load(given.data)
-    inputs = first(source, given.n)
+    inputs = first(source, max(given.n, given.n_other))
     for name, network in victims(source, given.victims).items():
         for norm, eps in (("linf", 0.1), ("l2", 1.0), ("l1", 10.0)):
             n = given.n if norm == "linf" else given.n_other
-            yield Setting(name, network, inputs.x[:n], inputs.y[:n], norm, eps)  # type: ignore[arg-type]
+            if n:
+                yield Setting(name, network, inputs.x[:n], inputs.y[:n], norm, eps)  # type: ignore[arg-type]
     folder = os.environ.get("ROBUSTGEN_EXTRA_DATA")
     if folder:
         mnist = first(load(str(Path(folder, "mnist", "mnist.npz"))), given.n_published)
@@ -152,8 +153,8 @@ def settings(given: argparse.Namespace) -> Iterator[Setting]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion-mnist", help="a data name or path, as for robustgen attack")
-    parser.add_argument("--n", type=int, default=250, help="test inputs in Linf")
-    parser.add_argument("--n-other", type=int, default=50, help="test inputs in L2 and L1")
+    parser.add_argument("--n", type=int, default=250, help="test inputs in Linf; 0 = none")
+    parser.add_argument("--n-other", type=int, default=50, help="test inputs in L2 and L1; 0 = none")
     parser.add_argument("--n-published", type=int, default=1000, help="test inputs for published networks")
     parser.add_argument("--batch-size", type=int, default=250, help="of the reference; 250 is its default")
     parser.add_argument("--victims", type=Path, default=Path("victims"), help="folder; victims are trained if absent")

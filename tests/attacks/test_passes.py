@@ -142,16 +142,15 @@ def test_eot_averages_draws_counts_them_and_wins_by_the_majority(victim: tuple[n
 
 
 def test_against_a_random_model_draws_help(victim: tuple[nn.Module, Tensor, Tensor]) -> None:
-    """With one draw a row stops at a lucky miss; the majority of many is still fooled on fresh draws."""
+    """With one draw a row stops at a lucky miss; by the majority of many, far more of what is claimed is so."""
     model, x, y = victim
     fooled = {}
     for eot in (1, 25):
-        noisy = Noisy(lambda x: 20 * model(x), 2.0)
-        result = PGD(threat=LINF, steps=10, eot=eot).run(noisy, x, y)
+        noisy = Noisy(lambda x: 20 * model(x), 0.2)
+        result = PGD(threat=replace(LINF, eps=0.006), steps=10, eot=eot).run(noisy, x, y)
         draws = torch.stack([noisy(result.x_adv).argmax(1) != y for _ in range(50)]).double().mean(0)
         fooled[eot] = (draws[result.success] > 0.5).double().mean().item()
-    assert fooled[25] > 0.8
-    assert fooled[25] >= fooled[1]
+    assert fooled[25] > 2 * fooled[1]
 
 
 @pytest.mark.parametrize(

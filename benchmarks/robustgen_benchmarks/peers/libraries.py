@@ -177,11 +177,11 @@ def torchattacks(case: Case, network: nn.Module, size: int) -> Run:
     return run
 
 
-def from_adv_lib(module: str, name: str) -> Callable[..., Any]:
+def from_adv_lib(name: str) -> Callable[..., Any]:
     """A function of adv-lib. It imports visdom to draw with, which no longer installs everywhere and is not used."""
     if "visdom" not in sys.modules and find_spec("visdom") is None:
         sys.modules["visdom"] = ModuleType("visdom")
-    found: Callable[..., Any] = getattr(import_module(f"adv_lib.attacks.{module}"), name)
+    found: Callable[..., Any] = getattr(import_module("adv_lib.attacks"), name)
     return found
 
 
@@ -189,10 +189,10 @@ def adv_lib(case: Case, network: nn.Module, size: int) -> Run:
     """adv-lib: plain functions."""
     order = {"linf": torch.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}[case.norm]
     if case.attack == "apgd-ce":
-        attack = from_adv_lib("auto_pgd", "apgd")
+        attack = from_adv_lib("apgd")
         options = {"eps": case.eps, "norm": order, "n_iter": case.steps, "loss_function": "ce"}
     elif case.attack == "pgd" and case.norm == "linf":
-        attack = from_adv_lib("projected_gradient_descent", "pgd_linf")
+        attack = from_adv_lib("pgd_linf")
         options = {"ε": case.eps, "steps": case.steps, "random_init": False, "absolute_step_size": case.step_size}
     else:
         raise NotOffered("has pgd in Linf and apgd, no fgsm, pgd in L2 or auto-attack")
