@@ -10,9 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustgen.artifacts import read_artifact, staged
+    from robustgen.attacks.apgd import APGD, APGDDLR, APGDT
+    from robustgen.attacks.art import art_classifier, as_evasion_attack
+    from robustgen.attacks.auto_attack import AutoAttack
     from robustgen.attacks.base import Attack, AttackResult
+    from robustgen.attacks.bim import BIM
+    from robustgen.attacks.build import make as make_attack
+    from robustgen.attacks.carlini_wagner import CarliniWagner
+    from robustgen.attacks.ddn import DDN
+    from robustgen.attacks.deepfool import DeepFool
+    from robustgen.attacks.fab import FAB, FABT
     from robustgen.attacks.fgsm import FGSM
+    from robustgen.attacks.fmn import FMN
+    from robustgen.attacks.fooling import Fooling
+    from robustgen.attacks.hop_skip_jump import HopSkipJump
+    from robustgen.attacks.mi_fgsm import MIFGSM
     from robustgen.attacks.pgd import PGD
+    from robustgen.attacks.sigma_zero import SigmaZero
+    from robustgen.attacks.square import Square
+    from robustgen.attacks.universal import Universal
     from robustgen.calibration import Threshold, calibrate, p_values
     from robustgen.data.load import load as load_data
     from robustgen.data.source import Batch, DataSpec, Source
@@ -32,7 +48,30 @@ if TYPE_CHECKING:
     from robustgen.training.descent import Recipe
 
 _HOME = {
+    "attacks.apgd": (
+        "APGD",
+        "APGDDLR",
+        "APGDT",
+    ),
+    "attacks.auto_attack": ("AutoAttack",),
+    "attacks.bim": ("BIM",),
+    "attacks.carlini_wagner": ("CarliniWagner",),
+    "attacks.ddn": ("DDN",),
+    "attacks.deepfool": ("DeepFool",),
+    "attacks.fab": (
+        "FAB",
+        "FABT",
+    ),
+    "attacks.fmn": ("FMN",),
+    "attacks.fooling": ("Fooling",),
+    "attacks.hop_skip_jump": ("HopSkipJump",),
+    "attacks.mi_fgsm": ("MIFGSM",),
+    "attacks.sigma_zero": ("SigmaZero",),
+    "attacks.square": ("Square",),
+    "attacks.universal": ("Universal",),
+    "attacks.art": ("art_classifier", "as_evasion_attack"),
     "attacks.base": ("Attack", "AttackResult"),
+    "attacks.build": ("make_attack",),
     "attacks.fgsm": ("FGSM",),
     "attacks.pgd": ("PGD",),
     "artifacts": ("read_artifact", "staged"),
@@ -54,7 +93,7 @@ _HOME = {
     "training.classifier": ("train_classifier",),
     "training.descent": ("Recipe",),
 }
-_ALIASES = {"load_data": "load", "train_classifier": "train"}
+_ALIASES = {"load_data": "load", "make_attack": "make", "train_classifier": "train"}
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted(_MODULE)

@@ -116,7 +116,9 @@ def attack(
         typer.Option(
             "--quantise",
             metavar="uint8",
-            help="Round adversarial inputs to 256 levels, as an image file does, and judge them after that.",
+            help="Round adversarial inputs to 256 levels, as an image file does, and judge them after that; --mode "
+            "max-loss "
+            "loses least by it.",
             autocompletion=o.among(("uint8",)),
             show_default=False,
         ),
