@@ -125,9 +125,20 @@ def test_each_member_only_sees_what_still_holds_and_every_pass_is_counted(genera
     assert counting.forward_rows == int(result.forward.sum())
     assert counting.backward_rows == int(result.backward.sum())
     assert sum(done) == pytest.approx(12)
-    early = result.member == 0
+    early = (result.member == 0) & result.success
     assert early.any()
     assert (result.forward[early] == result.first_success[early] + 1).all()
+
+
+def test_the_verdict_does_not_depend_on_the_batch(victim: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """Rows are fooled by the same member whatever the batch size and the order."""
+    model, x, y = victim
+    attack = AutoAttack(threat=ThreatModel("linf", 0.3))
+    whole = attack.run(model, x[:30], y[:30])
+    small = AutoAttack(threat=attack.threat, batch_size=7).run(model, x[:30].flip(0), y[:30].flip(0))
+    assert torch.equal(whole.success, small.success.flip(0))
+    assert int((whole.member != small.member.flip(0)).sum()) <= 1
+    assert attack.threat.allows(whole.x_adv, x[:30]).all()
 
 
 def test_it_finds_at_least_what_each_part_finds(victim: tuple[nn.Module, Tensor, Tensor]) -> None:
