@@ -23,7 +23,7 @@ from robustgen.evaluation import diagnosis
 from robustgen.evaluation.attacked import Plan, Target, attack_rows
 from robustgen.evaluation.blocks import read_block, write_block
 from robustgen.evaluation.checks import Finding, check_model
-from robustgen.evaluation.curve import curve, sizes
+from robustgen.evaluation.curve import curve, in_one_run, sizes
 from robustgen.evaluation.quantise import check_box
 from robustgen.evaluation.summary import effort, full_steps, rates, summarise
 from robustgen.metrics import Estimate
@@ -131,6 +131,7 @@ def evaluate_attack(
         "attack": name,
         **summarise(attack, source, samples),
         **effort(samples, steps, [stage.threat.eps for stage in plan.stages()]),
+        **({"ceiling": None} if in_one_run(attack) else {}),  # it goes on after the first success
         "curve": curve(attack, samples, plan.grid),
         "split": split,
         "seconds": seconds,

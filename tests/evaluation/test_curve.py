@@ -242,3 +242,9 @@ def test_adversarials_are_float32(linear: Linear2, source: Source, tmp_path: Pat
     evaluate_attack("fgsm", FGSM(threat=LINF), linear, source, split="all", diagnose=False, directory=tmp_path)
     with np.load(tmp_path / "block-00000.npz") as block:
         assert block["x_adv"].dtype == np.float32
+
+
+def test_an_attack_that_never_stops_early_has_no_ceiling(linear: Linear2, source: Source) -> None:
+    found = evaluated(FMN(threat=LINF, steps=10), linear, source)
+    assert found.summary["steps"] == 10
+    assert found.summary["ceiling"] is None
