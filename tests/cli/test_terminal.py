@@ -32,7 +32,7 @@ def test_bars_go_to_the_terminal_and_results_to_stdout(world: Path) -> None:
     assert process.returncode == 0
     assert "robust accuracy" in out
     assert "\x1b" not in out
-    assert b"pgd linf eps=0.4" in shown
+    assert b"pgd linf eps 0.4" in shown
     assert b"30/30" in shown
     assert shown.endswith((b"\x1b[2K", b"\x1b[2K\r", b"\x1b[?25h"))  # the bar was wiped away, the cursor given back
 
