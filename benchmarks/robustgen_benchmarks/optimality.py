@@ -216,25 +216,24 @@ def main() -> None:
     torch.set_num_threads(1)
     source = load(given.data)
     inputs = first(source, given.n)
-    results = []
+    stored: dict[str, Any] = {
+        "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
+        f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
+        f"--norms {' '.join(given.norms)}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "data_sha256": source.spec.sha256,
+        "machine": describe_machine(),
+        "versions": versions_with("adv-lib"),
+        "results": [],
+    }
     for name, network in victims(source, given.victims).items():
         for norm in given.norms:
             found = measure(network, *inputs, norm, given.steps, given.rounds, given.batch_size)
-            results.append({"victim": name, "norm": norm, "attacks": found})
+            stored["results"].append({"victim": name, "norm": norm, "attacks": found})
             sys.stdout.write(table(name, norm, given.n, given.steps, found))
             sys.stdout.flush()
-    if given.out is not None:
-        stored = {
-            "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
-            f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
-            f"--norms {' '.join(given.norms)}",
-            "date": datetime.now(UTC).date().isoformat(),
-            "data_sha256": source.spec.sha256,
-            "machine": describe_machine(),
-            "versions": versions_with("adv-lib"),
-            "results": results,
-        }
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+            if given.out is not None:  # after each, because all together take most of an hour
+                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

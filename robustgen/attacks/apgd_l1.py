@@ -83,14 +83,15 @@ class Sparse:
             last += [step == stage.steps for step in range(stage.steps + 1)]
         self.stage, self.checks = torch.tensor(number, device=device), torch.tensor(checks, device=device)
         self.last = torch.tensor(last, device=device)
-        self.radius = torch.tensor([stage.radius for stage in stages], device=device)
+        self.radius = torch.empty(0, device=device)  # of each stage, as precise as the points: see begin
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
         start, values = clean, clean.flatten(1)
+        self.radius = clean.new_tensor([stage.radius for stage in self.stages])
         none, longest = (torch.full_like(values[:, 0], value) for value in (-torch.inf, self.stages[0].radius))
         if self.seed is not None:
             noise = normal(sample_keys(clean, self.seed), tuple(clean.shape[1:]), restart)
-            start = self.threat.project(clean + noise.to(clean.dtype), clean, longest)
+            start = self._legal(clean + noise.to(clean.dtype), clean, longest)
         told = self.seed is not None and len(self.stages) > 1
         return start, {
             "best": start,
@@ -114,8 +115,8 @@ class Sparse:
             point = torch.where(back, state["best"], point)
             gradient = torch.where(back, state["best_gradient"], gradient)
         moved = torch.where(each(last, point), state["best"], point + _spread(gradient, state["share"], state["size"]))
-        radius = self.radius[stage + last].to(point.dtype)
-        moved = self.threat.project(moved, play.clean, radius)
+        radius = self.radius[stage + last]
+        moved = self._legal(moved, play.clean, radius)
         if last.any():
             share = self._share(moved, play.clean)
             for name, fresh in (
@@ -127,10 +128,20 @@ class Sparse:
                 state[name] = torch.where(last, fresh, state[name])
         return moved
 
+    def _legal(self, point: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
+        """The projection, as what has to be added to the change.
+
+        A value that is moved and moved back may so keep a change of one rounding. It is kept on purpose: the authors'
+        program does the same and counts it as changed, which makes the steps less sparse. Without, the share that
+        withstands cross-entropy in L1 was 51.0 instead of 49.2 % (theirs: 48.5 %) on an adversarially trained network.
+        """
+        change = point - clean
+        correction = (self.threat.project(point, clean, radius) - clean) - change
+        return (clean + change + correction).clamp_(self.threat.low, self.threat.high)
+
     def _share(self, point: Tensor, clean: Tensor) -> Tensor:
-        """(m,) the share of values that are changed by more than rounding does."""
-        changed = (point - clean).abs() > 1e-6 * self.threat.eps
-        return changed.flatten(1).to(clean.dtype).mean(1)
+        """(m,) the share of values that are changed at all."""
+        return (point != clean).flatten(1).to(clean.dtype).mean(1)
 
     def _checked(self, state: dict[str, Tensor], clean: Tensor, checks: Tensor, radius: Tensor) -> Tensor:
         """Which rows go back to their best point, which has become sparser."""

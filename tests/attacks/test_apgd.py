@@ -49,8 +49,15 @@ def test_it_keeps_the_contract(kind: type[AutoPGD], options: dict[str, Any]) -> 
         ("l1-wide-ce", APGD(threat=ThreatModel("l1", 0.3))),
     ],
 )
-def test_every_point_is_the_one_that_the_authors_program_looks_at(case: str, attack: AutoPGD) -> None:
-    """`reference/apgd_traces.py` says how the points were recorded."""
+def test_every_point_is_the_one_that_the_authors_program_looks_at(
+    case: str, attack: AutoPGD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reference/apgd_traces.py` says how the points were recorded: in L1 without what rounding alone changes."""
+
+    def share(rule: Sparse, point: Tensor, clean: Tensor) -> Tensor:
+        return ((point - clean).abs() > 1e-6 * rule.threat.eps).double().mean(1)
+
+    monkeypatch.setattr(Sparse, "_share", share)
     with np.load(Path(__file__).parent / "reference" / "apgd_traces.npz") as stored:
         arrays = {name: torch.from_numpy(stored[name]) for name in ("first", "second", case, f"{case}-x")}
     x, seen = arrays[f"{case}-x"], []
@@ -65,6 +72,21 @@ def test_every_point_is_the_one_that_the_authors_program_looks_at(case: str, att
     points = torch.stack([point for point in seen if not torch.equal(point, x)])
     assert points.shape == arrays[case].shape
     torch.testing.assert_close(points, arrays[case], rtol=0, atol=2e-6)  # starts are drawn in single precision
+
+
+def test_in_l1_a_value_that_rounding_keeps_changed_counts_as_the_authors_count_it(generator: torch.Generator) -> None:
+    clean = 0.3 * torch.rand(1, 400, generator=generator)
+    clean[:, 200:] = 0
+    change = 0.01 * torch.rand(1, 400, generator=generator)
+    change[0, 0] = 0.6
+    rule = Sparse(ThreatModel("l1", 0.25), radii(0.25, 10, False), None, clean.device, None)
+    moved = rule._legal(clean + change, clean, torch.tensor([0.25]))
+    assert (moved - clean).abs()[0, 1:].max() < 1e-7  # all taken back, but for a rounding
+    changed = moved[0] != clean[0]
+    assert 2 < changed.sum() < 200
+    assert not changed[200:].any()  # a zero is added to without rounding
+    assert rule._share(moved, clean).item() == pytest.approx(changed.double().mean().item())
+    assert ThreatModel("l1", 0.25).allows(moved, clean).all()
 
 
 def test_checkpoints_are_those_of_the_paper() -> None:

@@ -3,7 +3,7 @@
 Usage: python apgd_traces.py AUTO_ATTACK_CHECKOUT (github.com/fra31/auto-attack, commit of 2023-01-09), with robustgen
 on the path. All in double precision; the authors' random numbers are replaced by robustgen's, so that both start alike.
 In L2 the box is out of reach, since there the authors clip to it after the ball instead of projecting onto both. In L1
-their count of changed values leaves out those that differ by rounding alone.
+their count of changed values leaves out those that differ by rounding alone, as ours then must in the test.
 """
 
 from __future__ import annotations
