@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.input_conv import FastInputGradient
+from robustgen.attacks.pool_first import pooled_first
 from robustgen.objectives import Model, Objective
 
 Precision = Literal["float32", "bfloat16"]
@@ -45,7 +46,8 @@ def evaluated(model: Model, channels_last: bool = False) -> Iterator[None]:
             if channels_last and values.dim() == 4:
                 # the parameter object stays, only its storage is swapped, and the original storage is put back below
                 parameter.data = values.to(memory_format=torch.channels_last)
-        yield
+        with pooled_first(model.modules()):
+            yield
     finally:
         for module, training in modes:
             module.training = training

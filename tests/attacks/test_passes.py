@@ -14,6 +14,7 @@ from robustgen.attacks.input_conv import FastInputGradient
 from robustgen.attacks.mi_fgsm import MIFGSM
 from robustgen.attacks.passes import Passes
 from robustgen.attacks.pgd import PGD
+from robustgen.attacks.pool_first import pooled_first
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, Model, margin
 from robustgen.threat import ThreatModel
@@ -186,6 +187,58 @@ def test_the_fast_input_gradient_is_the_gradient(
     (found,) = torch.autograd.grad((fast * weight).sum(), x)
     assert torch.equal(fast, plain)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 1), nn.MaxPool2d(2, 2, ceil_mode=True)]
+)
+def test_pooling_first_is_the_same_bit_for_bit(inplace: bool, pool: nn.Module, generator: torch.Generator) -> None:
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(inplace), pool, nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4))
+    model.append(nn.ReLU(inplace)).append(nn.MaxPool2d(2)).append(nn.Flatten()).eval().requires_grad_(False)
+    x = torch.rand(20, 2, 15, 14, generator=generator).mul_(4).round_().requires_grad_()  # many ties
+    plain = model(x)
+    (expected,) = torch.autograd.grad(plain.square().sum(), x)
+    with pooled_first(model.modules()):
+        moved = model(x)
+        order = [type(module) for module in model]
+    (found,) = torch.autograd.grad(moved.square().sum(), x)
+    assert torch.equal(moved, plain)
+    assert torch.equal(found, expected)
+    assert found.any()
+    assert order == [type(module) for module in model], "the modules stay in their places"
+    assert type(model) is nn.Sequential
+
+
+def test_pooling_comes_first_only_where_nobody_can_tell(generator: torch.Generator) -> None:
+    class Watched(nn.Sequential):
+        pass
+
+    calls: list[tuple[int, ...]] = []
+
+    class Spy(nn.ReLU):
+        def forward(self, input: Tensor) -> Tensor:
+            calls.append(tuple(input.shape[2:]))
+            return super().forward(input)
+
+    x = torch.rand(2, 1, 8, 8, generator=generator)
+    hooked = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
+    hooked[1].register_forward_hook(lambda module, given, output: calls.append(tuple(output.shape[2:])))
+    for model in (
+        hooked,
+        nn.Sequential(nn.Conv2d(1, 2, 1), Spy(), nn.MaxPool2d(2)),
+        Watched(nn.Conv2d(1, 2, 1), Spy(), nn.MaxPool2d(2)),
+        nn.Sequential(Spy(inplace=True), nn.MaxPool2d(2)),
+    ):
+        with pooled_first(model.modules()):
+            model(x.clone())
+    assert calls == [(8, 8)] * 4
+    plain = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
+    with pytest.raises(KeyError), pooled_first(plain.modules()):
+        raise KeyError
+    assert type(plain) is nn.Sequential
 
 
 def test_it_leaves_training_and_wider_types_alone(generator: torch.Generator) -> None:
