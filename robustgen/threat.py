@@ -79,13 +79,15 @@ class ThreatModel:
             lowest, highest = (x - eps).clamp(min=self.low), (x + eps).clamp(max=self.high)
             return torch.minimum(torch.maximum(x_adv, lowest), highest)
         delta = x_adv - x
+        eps = self.eps if radius is None else radius[:, None]
+        if self.norm == "l2":
+            moved = _shrink_l2(delta.flatten(1), self.low - x.flatten(1), self.high - x.flatten(1), eps)
+            return moved.reshape(x.shape).add_(x).clamp_(self.low, self.high)
         size = delta.abs().flatten(1)
         if self.norm == "l0":
             return torch.where(_largest(size, self.eps).reshape(x.shape), x_adv.clamp(self.low, self.high), x)
         room = torch.where(delta > 0, self.high - x, x - self.low).clamp(min=0).flatten(1)
-        shrink = _shrink_l2 if self.norm == "l2" else _shrink_l1
-        moved = shrink(size, room, self.eps if radius is None else radius[:, None]).reshape(x.shape)
-        return (x + delta.sign() * moved).clamp(self.low, self.high)
+        return (x + delta.sign() * _shrink_l1(size, room, eps).reshape(x.shape)).clamp(self.low, self.high)
 
     def step(
         self, x_adv: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"], size: float
@@ -149,19 +151,29 @@ def _largest(size: Float[Tensor, "n d"], count: float) -> Tensor:
     return chosen
 
 
-def _shrink_l2(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float | Tensor) -> Float[Tensor, "n d"]:
-    """min(s * size, room) with the largest s <= 1 whose length is at most eps: the projection's optimality condition.
+def _shrink_l2(
+    delta: Float[Tensor, "n d"], lowest: Float[Tensor, "n d"], highest: Float[Tensor, "n d"], eps: float | Tensor
+) -> Float[Tensor, "n d"]:
+    """clamp(s * delta, lowest, highest) with the largest s <= 1 whose length is at most eps: the projection's optimality
+    condition.
 
-    s solves a piecewise quadratic; holding the set of clipped coordinates fixed gives s in closed form, and repeating
-    it climbs to the root from below, so that stopping after a few rounds is legal too.
+    s**2 solves a piecewise linear equation, concave in it. Newton's steps, each of which holds the set of clipped values
+    fixed, climb to the root from below, so that stopping after a few is legal too; mostly three reach it.
     """
-    scale = (eps / torch.linalg.vector_norm(size, dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+    squares = delta.square()
+    scale = (eps**2 / squares.sum(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+    free, least = torch.empty_like(squares), 8 * torch.finfo(delta.dtype).eps
     for _ in range(6):
-        clipped = scale * size > room
-        free = torch.where(clipped, 0, size).square().sum(1, keepdim=True)
-        left = (eps**2 - torch.where(clipped, room, 0).square().sum(1, keepdim=True)).clamp(min=0)
-        scale = torch.maximum(scale, (left / free.clamp(min=1e-30)).sqrt()).clamp(max=1)
-    return torch.minimum(scale * size, room)
+        scaled = delta * scale.sqrt()
+        moved = torch.clamp(scaled, lowest, highest)
+        torch.eq(moved, scaled, out=free)
+        slope = free.mul_(squares).sum(1, keepdim=True).clamp(min=1e-30)
+        gain = (eps**2 - moved.square_().sum(1, keepdim=True)) / slope
+        climbs = (gain > least * scale) & (scale < 1)  # not by rounding, so that a row settles whatever others do
+        if not climbs.any():
+            break
+        scale = torch.where(climbs, scale + gain, scale).clamp(max=1)
+    return torch.clamp(delta * scale.sqrt(), lowest, highest)
 
 
 def _shrink_l1(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float | Tensor) -> Float[Tensor, "n d"]:

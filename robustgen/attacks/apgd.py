@@ -261,7 +261,7 @@ class APGDT(AutoPGD):
 
 def _unit(gradient: Tensor) -> Tensor:
     """Each row at length 1, or 0 where it is 0; scaled before squaring, so that tiny gradients do not underflow."""
-    largest = torch.linalg.vector_norm(gradient.flatten(1), torch.inf, dim=1)
+    largest = gradient.flatten(1).abs().amax(1)  # several times faster than the norm
     scaled = gradient / each(torch.where(largest > 0, largest, 1), gradient)
     length = torch.linalg.vector_norm(scaled.flatten(1), dim=1)
     return scaled.div_(each(length.clamp(min=1), gradient))
