@@ -154,11 +154,11 @@ def _largest(size: Float[Tensor, "n d"], count: float) -> Tensor:
 def _shrink_l2(
     delta: Float[Tensor, "n d"], lowest: Float[Tensor, "n d"], highest: Float[Tensor, "n d"], eps: float | Tensor
 ) -> Float[Tensor, "n d"]:
-    """clamp(s * delta, lowest, highest) with the largest s <= 1 whose length is at most eps: the projection's optimality
-    condition.
+    """clamp(s * delta, lowest, highest) with the largest s <= 1 whose length is at most eps: the projection's
+    optimality condition.
 
-    s**2 solves a piecewise linear equation, concave in it. Newton's steps, each of which holds the set of clipped values
-    fixed, climb to the root from below, so that stopping after a few is legal too; mostly three reach it.
+    s**2 solves a piecewise linear equation, concave in it. Newton's steps, each of which holds the set of clipped
+    values fixed, climb to the root from below, so that stopping after a few is legal too; mostly three reach it.
     """
     squares = delta.square()
     scale = (eps**2 / squares.sum(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
