@@ -177,21 +177,26 @@ def _shrink_l2(
 
 
 def _shrink_l1(size: Float[Tensor, "n d"], room: Float[Tensor, "n d"], eps: float | Tensor) -> Float[Tensor, "n d"]:
-    """min(max(size - t, 0), room) with the smallest t >= 0 whose sum is at most eps, exactly (by sorting the
-    breakpoints).
+    """min(max(size - t, 0), room) with the smallest t >= 0 whose sum is at most eps.
 
-    The sum falls piecewise linearly in t: a coordinate joins the slope below its size and leaves it below size - room.
+    The sum falls piecewise linearly in t. Newton's steps inside a shrinking bracket find the piece of the root, and
+    then the root itself; a few passes over the values, where sorting the breakpoints would take five times as long.
     """
-    breaks = torch.cat([size, size - room], 1)
-    change = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1)
-    order = breaks.argsort(1, descending=True)
-    at = breaks.gather(1, order)
-    slope = change.gather(1, order).cumsum(1)
-    gaps = (at[:, :-1] - at[:, 1:]) * slope[:, :-1]
-    total = torch.cat([torch.zeros_like(at[:, :1]), gaps.cumsum(1)], 1)  # the sum when t stands at each breakpoint
-    last = (total <= eps).sum(1, keepdim=True) - 1  # the lowest breakpoint that is still within eps
-    rest = eps - total.gather(1, last)
-    threshold = at.gather(1, last) - rest / slope.gather(1, last).clamp(min=1)
-    kept = torch.minimum((size - threshold.clamp(min=0)).clamp(min=0), room)
-    kept = kept * (eps / kept.sum(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)  # what rounding left over
-    return torch.where(torch.minimum(size, room).sum(1, keepdim=True) <= eps, torch.minimum(size, room), kept)
+    kept = torch.minimum(size, room)
+    total = kept.sum(1, keepdim=True)
+    low, high = torch.zeros_like(total), size.amax(1, keepdim=True)
+    threshold, near = low, 32 * torch.finfo(size.dtype).eps * eps
+    settled = total <= eps
+    for _ in range(64):
+        if settled.all():
+            break
+        over = total - eps
+        low, high = torch.where(over > 0, threshold, low), torch.where(over > 0, high, threshold)
+        left = size - threshold
+        newton = threshold + over / ((left > 0) & (left < room)).sum(1, keepdim=True)
+        inside = (newton > low) & (newton < high)  # neither without a slope (infinite, NaN) nor beyond a bend
+        threshold = torch.where(settled, threshold, torch.where(inside, newton, (low + high) / 2))
+        kept = torch.minimum((size - threshold).clamp_(min=0), room)
+        total = kept.sum(1, keepdim=True)
+        settled = settled | ((total - eps).abs() <= near)
+    return kept * (eps / total.clamp(min=1e-30)).clamp(max=1)  # what rounding left over
