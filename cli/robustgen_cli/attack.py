@@ -116,9 +116,7 @@ def attack(
         typer.Option(
             "--quantise",
             metavar="uint8",
-            help="Round adversarial inputs to 256 levels, as an image file does, and judge them after that; --mode "
-            "max-loss "
-            "loses least by it.",
+            help="Round adversarial inputs to 256 levels, as an image file does, and judge them after that.",
             autocompletion=o.among(("uint8",)),
             show_default=False,
         ),

@@ -131,7 +131,7 @@ class _Block:
         holds = ~self.success[row]
         place, x_adv = row[holds], result.x_adv[holds].to(self.x.dtype)
         if self.plan.rounded:
-            x_adv = self.quantised(stage.threat, place, x_adv)
+            x_adv = self.quantised(stage, place, x_adv)
         logits = self.logits(place, x_adv)  # the verdict is on what will be saved
         won = self.achieved(place, x_adv, logits.argmax(1))
         self.x_adv[place], self.prediction[place] = x_adv, logits.argmax(1)
@@ -147,14 +147,30 @@ class _Block:
         if not whole:
             self.progress(int(won.sum()) * (of - 1 - number) / of)
 
-    def quantised(self, threat: ThreatModel, place: Tensor, x_adv: Tensor) -> Tensor:
-        """Rounded to the nearest levels; where that undoes a success, to the levels away from the clean input."""
+    def quantised(self, stage: Attack, place: Tensor, x_adv: Tensor) -> Tensor:
+        """Rounded to the nearest levels; where that undoes a success, to the levels away from the clean input; where
+        even that does and the attack stopped at its first success, once more from an attack that goes on.
+        """
         fooled = self.achieved(place, x_adv, self.logits(place, x_adv).argmax(1))
         self.unrounded[place] |= fooled
+        rounded, undone = self.rounded(stage.threat, place, x_adv, fooled)
+        if getattr(stage, "mode", None) == "evaluate" and not stage.minimal and undone.any():
+            row = place[undone]
+            further: Attack = replace(stage, mode="max-loss")  # type: ignore[call-arg]
+            result = further.run(self.model, self.x[row], self.aim[row], verify=False)
+            self.forward[row] += result.forward
+            self.backward[row] += result.backward
+            rounded[undone] = self.rounded(stage.threat, row, result.x_adv.to(self.x.dtype), undone[undone])[0]
+        return rounded
+
+    def rounded(self, threat: ThreatModel, place: Tensor, x_adv: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
+        """`x_adv` on levels, and where (m,) that undid that it `fooled`."""
         rounded = quantise(threat, x_adv, self.x[place])
         undone = fooled & ~self.achieved(place, rounded, self.logits(place, rounded).argmax(1))
         rounded[undone] = quantise(threat, x_adv[undone], self.x[place[undone]], outward=True)
-        return rounded
+        again = self.achieved(place[undone], rounded[undone], self.logits(place[undone], rounded[undone]).argmax(1))
+        undone[undone.clone()] = ~again
+        return rounded, undone
 
     def needed(self, stage: Attack, x_adv: Tensor, x: Tensor) -> Tensor:
         """(m,) how large a change is that fooled: itself in one run for all sizes, else the least of the grid."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,16 @@ def test_success_is_what_survives_the_rounding(tmp_path: Path) -> None:
     assert attack.threat.allows(saved, clean).all()
     with torch.no_grad():
         np.testing.assert_array_equal(network(saved).argmax(1).numpy(), s["prediction"])
+
+
+def test_a_success_that_rounding_undoes_is_sought_further_on() -> None:
+    digits = load("digits")
+    network = train(digits, "mlp", recipe=Recipe(epochs=15)).model.network
+    attack = PGD(threat=ThreatModel("linf", 0.101), steps=8)
+    first, full = (
+        evaluate_attack("pgd", replace(attack, mode=mode), network, digits, rounded=True, diagnose=False)
+        for mode in ("evaluate", "max-loss")
+    )
+    assert first.summary["quantise"]["success_after"] >= full.summary["quantise"]["success_after"]
+    assert first.summary["quantise"]["success_before"] == full.summary["quantise"]["success_before"]
+    assert first.summary["forward_passes"] < full.summary["forward_passes"]
