@@ -141,11 +141,14 @@ class Attack(ABC):
 
     @final
     def rows_at_once(self, x: Float[Tensor, "n *shape"]) -> int:
-        """`batch_size`, or what suits inputs like `x`: on a CPU what its cache holds, elsewhere what keeps it busy."""
+        """`batch_size`, or what suits inputs like `x`: on a CPU what its cache holds, elsewhere what keeps it busy; up to
+        half as many more, so that no small rest is left.
+        """
         if self.batch_size is not None:
             return self.batch_size
-        most, values = (256, torch.get_num_threads() * 40_000) if x.device.type == "cpu" else (1024, 1 << 25)
-        return max(16, min(most, values // max(1, math.prod(x.shape[1:]))))
+        most, values = (256, torch.get_num_threads() * 100_000) if x.device.type == "cpu" else (1024, 1 << 25)
+        size = max(16, min(most, values // max(1, math.prod(x.shape[1:]))))
+        return max(16, math.ceil(len(x) / max(1, round(len(x) / size))))
 
     @final
     def __call__(self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
