@@ -141,8 +141,8 @@ class Attack(ABC):
 
     @final
     def rows_at_once(self, x: Float[Tensor, "n *shape"]) -> int:
-        """`batch_size`, or what suits inputs like `x`: on a CPU what its cache holds, elsewhere what keeps it busy; up to
-        half as many more, so that no small rest is left.
+        """`batch_size`, or what suits inputs like `x`: on a CPU what its cache holds, elsewhere what keeps it busy; up
+        to half as many more, so that no small rest is left.
         """
         if self.batch_size is not None:
             return self.batch_size
