@@ -10,6 +10,18 @@ DETECTORS = {
     "k-means": Entry("robustgen.detectors.k_means:KMeansDetector", "distance to the nearest of k centroids"),
     "autoencoder": Entry(
         "robustgen.detectors.autoencoder:AutoencoderDetector",
-        "reconstruction error of an autoencoder, dense or convolutional",
+        "reconstruction and code of an autoencoder: dense, convolutional or residual",
+    ),
+    "denoising-autoencoder": Entry(
+        "robustgen.detectors.denoising_autoencoder:DenoisingAutoencoderDetector",
+        "an autoencoder that has learnt to take noise away",
+    ),
+    "sparse-autoencoder": Entry(
+        "robustgen.detectors.sparse_autoencoder:SparseAutoencoderDetector",
+        "an autoencoder whose code is mostly off (L1 or KL)",
+    ),
+    "contractive-autoencoder": Entry(
+        "robustgen.detectors.contractive_autoencoder:ContractiveAutoencoderDetector",
+        "an autoencoder whose code hardly moves with its input",
     ),
 }

@@ -84,10 +84,13 @@ class Detector(nn.Module, ABC):
         self.shape = shape
         self._build(shape)
         try:
-            for name in state.keys() & self._buffers.keys():  # fitted arrays have the size that the fit gave them
-                setattr(self, name, state[name].to(self._device))
+            for name, value in state.items():  # fitted arrays have the size that the fit gave them
+                path, _, leaf = name.rpartition(".")
+                owner = self.get_submodule(path)
+                if leaf in owner._buffers:
+                    setattr(owner, leaf, value.to(self._device))
             self.load_state_dict(dict(state))
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:
             raise ArtifactError(
                 f"the stored state does not fit a {type(self).__name__} ({str(error).splitlines()[0]}): fit it again"
             ) from error

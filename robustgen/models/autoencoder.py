@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import prod
 from typing import final
@@ -41,10 +42,7 @@ class ConvolutionalAutoencoder(nn.Module):
             raise UsageError(
                 f"a convolutional autoencoder needs images of at least 4 x 4, but inputs are {shape}: use the dense one"
             )
-        sizes = [shape[1:]]
-        while max(sizes[-1]) > 4 and min(sizes[-1]) > 1:
-            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        widths = [shape[0], *(min(width * 2**i, 8 * width) for i in range(len(sizes) - 1))]
+        sizes, widths = _levels(shape, width)
         down: list[nn.Module] = []
         for before, after in pairwise(widths):
             down += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
@@ -64,10 +62,73 @@ class ConvolutionalAutoencoder(nn.Module):
         return out
 
 
+@final
+class _Residual(nn.Module):
+    """Group norm - ReLU - conv, twice, beside a shortcut: no output depends on other rows, in training neither."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.GroupNorm(min(4, inputs), inputs),
+            nn.ReLU(),
+            nn.Conv2d(inputs, outputs, 3, 1, 1),
+            nn.GroupNorm(min(4, outputs), outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1),
+        )
+        self.shortcut: nn.Module = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.shortcut(x) + self.residual(x)
+        return out
+
+
+@final
+class ResidualAutoencoder(nn.Module):
+    """The levels of `ConvolutionalAutoencoder` with a residual block at each (He, Zhang, Ren, Sun 2016)."""
+
+    def __init__(self, shape: tuple[int, ...], code: int, width: int = 16) -> None:
+        super().__init__()
+        if len(shape) != 3 or min(shape[1:]) < 4:
+            raise UsageError(
+                f"a residual autoencoder needs images of at least 4 x 4, but inputs are {shape}: use the dense one"
+            )
+        sizes, widths = _levels(shape, width)
+        middle = (widths[-1], *sizes[-1])
+        down: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, 1, 1)]
+        up: list[nn.Module] = [nn.Linear(code, prod(middle)), nn.Unflatten(1, middle)]
+        widths[0] = width
+        for before, after in pairwise(widths):
+            down += [_Residual(before, after), nn.Conv2d(after, after, 3, 2, 1)]
+        for level in range(len(sizes) - 1, 0, -1):
+            up += [nn.Upsample(size=sizes[level - 1]), _Residual(widths[level], widths[level - 1])]
+        self.encoder = nn.Sequential(*down, nn.ReLU(), nn.Flatten(), nn.Linear(prod(middle), code))
+        self.decoder = nn.Sequential(*up, nn.ReLU(), nn.Conv2d(widths[0], shape[0], 3, 1, 1))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        out: Tensor = self.decoder(self.encoder(x))
+        return out
+
+
+def _levels(shape: tuple[int, ...], width: int) -> tuple[list[tuple[int, ...]], list[int]]:
+    """(height and width, channels) from the image down to at most 4 x 4, halved from each level to the next."""
+    sizes = [tuple(shape[1:])]
+    while max(sizes[-1]) > 4 and min(sizes[-1]) > 1:
+        sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+    return sizes, [shape[0], *(min(width * 2**i, 8 * width) for i in range(len(sizes) - 1))]
+
+
 def autoencoder(kind: str, shape: tuple[int, ...], code: int) -> nn.Module:
-    """`dense` or `convolutional`, or `auto`: convolutional for images of at least 16 x 16, else dense."""
+    """`dense`, `convolutional` or `residual`, or `auto`: convolutional for images of at least 16 x 16, else dense."""
     if kind == "auto":
         kind = "convolutional" if len(shape) == 3 and min(shape[1:]) >= 16 else "dense"
-    if kind not in ("dense", "convolutional"):
-        raise UsageError(f"an autoencoder is dense, convolutional or auto, but {kind!r} came")
-    return ConvolutionalAutoencoder(shape, code) if kind == "convolutional" else DenseAutoencoder(shape, code)
+    if kind not in NETWORKS:
+        raise UsageError(f"an autoencoder is {', '.join(NETWORKS)} or auto, but {kind!r} came")
+    return NETWORKS[kind](shape, code)
+
+
+NETWORKS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+    "dense": DenseAutoencoder,
+    "convolutional": ConvolutionalAutoencoder,
+    "residual": ResidualAutoencoder,
+}

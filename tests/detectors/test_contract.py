@@ -14,13 +14,18 @@ from robustgen.detectors.autoencoder import AutoencoderDetector
 from robustgen.detectors.base import Detector
 from robustgen.detectors.calibrated import CalibratedDetector, make
 from robustgen.detectors.features import Features
+from robustgen.detectors.parts import PARTS
 from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
 from robustgen.models.build import build
 from robustgen.models.load import LoadedModel
 from robustgen.testing import check_detector
 from toys import small_cnn
 
-QUICK = {"autoencoder": {"epochs": 8}, "k-means": {"clusters": 5}, "pca": {}}
+QUICK = {
+    "k-means": {"clusters": 5},
+    "pca": {},
+    **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
+}
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -29,8 +34,24 @@ def test_every_registered_detector_keeps_the_contract(name: str, shape: tuple[in
     check_detector(lambda: make(name, QUICK.get(name, {})), shape)
 
 
-def test_the_convolutional_autoencoder_keeps_it_too() -> None:
-    check_detector(lambda: AutoencoderDetector("convolutional", code=8, epochs=8), (3, 10, 12))
+@pytest.mark.parametrize("network", ["convolutional", "residual"])
+def test_other_networks_keep_it_too(network: str) -> None:
+    check_detector(lambda: AutoencoderDetector(network, code=8, epochs=8), (3, 10, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("autoencoder", {"scores": "+".join(PARTS)}),
+        ("autoencoder", {"scores": "l2"}),
+        ("denoising-autoencoder", {"noise": "masking", "amount": 0.2}),
+        ("denoising-autoencoder", {"noise": "salt-and-pepper"}),
+        ("sparse-autoencoder", {"penalty": "kl"}),
+        ("contractive-autoencoder", {"code": 4}),
+    ],
+)
+def test_every_form_of_an_autoencoder_keeps_it_too(name: str, options: dict[str, object]) -> None:
+    check_detector(lambda: make(name, {"epochs": 8} | options))
 
 
 def test_the_check_notices_a_broken_detector() -> None:

@@ -17,7 +17,7 @@ from robustgen.data.source import Source
 from robustgen.errors import DataError, RobustgenError, UsageError
 from robustgen.evaluation.adversaries import adversary
 from robustgen.evaluation.robustness import evaluate_attack
-from robustgen.models.autoencoder import ConvolutionalAutoencoder, DenseAutoencoder, autoencoder
+from robustgen.models.autoencoder import ConvolutionalAutoencoder, DenseAutoencoder, ResidualAutoencoder, autoencoder
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import default_epochs, train
 from robustgen.training.descent import Recipe, descend
@@ -212,9 +212,12 @@ def test_default_epochs() -> None:
     assert (default_epochs(54_000), default_epochs(1078), default_epochs(1_000_000)) == (5, 60, 5)
 
 
+@pytest.mark.parametrize("kind", [ConvolutionalAutoencoder, ResidualAutoencoder])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 17, 23), (1, 28, 28), (3, 64, 32)])
-def test_convolutional_autoencoders_fit_any_size(shape: tuple[int, ...]) -> None:
-    network = ConvolutionalAutoencoder(shape, 8)
+def test_autoencoders_of_images_fit_any_size(
+    shape: tuple[int, ...], kind: type[ConvolutionalAutoencoder | ResidualAutoencoder]
+) -> None:
+    network = kind(shape, 8)
     assert network(torch.rand(2, *shape)).shape == (2, *shape)
     assert network.encoder(torch.rand(2, *shape)).shape == (2, 8)
 
@@ -224,7 +227,7 @@ def test_the_kind_of_autoencoder_follows_the_data() -> None:
     assert isinstance(autoencoder("auto", (1, 8, 8), 4), DenseAutoencoder)
     assert isinstance(autoencoder("auto", (30,), 4), DenseAutoencoder)
     assert autoencoder("dense", (30,), 4)(torch.rand(2, 30)).shape == (2, 30)
-    with pytest.raises(UsageError, match="dense, convolutional or auto"):
+    with pytest.raises(UsageError, match="dense, convolutional, residual or auto"):
         autoencoder("deep", (30,), 4)
     with pytest.raises(UsageError, match="use the dense one"):
         autoencoder("convolutional", (30,), 4)
@@ -235,7 +238,7 @@ def test_a_linear_autoencoder_would_reach_pca(generator: torch.Generator) -> Non
     from robustgen.detectors.autoencoder import AutoencoderDetector
 
     x = torch.rand(512, 3, generator=generator) @ torch.rand(3, 20, generator=generator) / 3
-    detector = AutoencoderDetector(code=3, epochs=60).fit(x)
+    detector = AutoencoderDetector(code=3, epochs=60, scores="l2").fit(x)
     with torch.no_grad():
         assert detector.score(x).mean() < 0.05 * x.var(0).mean()
         assert math.isfinite(detector.score(x).max())

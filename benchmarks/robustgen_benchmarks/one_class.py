@@ -1,0 +1,174 @@
+"""One class of a labelled image set is normal, the others are not: robustgen's detectors beside PyOD's, same inputs.
+
+Each detector is fitted on all official training images of one class (no labels, no anomalies) and scores the whole
+official test split; its AUROC tells that class from the nine others. Seeds change the detector, not the images.
+
+    pip install pyod
+    python -m robustgen_benchmarks.one_class --data fashion-mnist --seeds 3 --out one_class.json
+
+The JSON is written after every class, and what it holds already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustgen.artifacts import to_json
+from robustgen.data.load import load
+from robustgen.data.source import Source, Split
+from robustgen.detectors import DETECTORS
+from robustgen.detectors.calibrated import accepts, make
+from robustgen.metrics import auroc, tpr_at_fpr
+from robustgen_benchmarks.machine import describe_machine, versions_with
+
+Scores = Callable[[Tensor, Tensor, int], np.ndarray[Any, Any]]
+"""(training images of the normal class, test images, seed) -> one score per test image"""
+
+PYOD = {
+    "PCA": "pca",
+    "CBLOF": "cblof",
+    "IForest": "iforest",
+    "KNN": "knn",
+    "AutoEncoder": "auto_encoder",
+    "VAE": "vae",
+    "DeepSVDD": "deep_svdd",
+}
+
+
+def ours(name: str, options: dict[str, Any]) -> Scores:
+    """A robustgen detector with `options`."""
+
+    def run(x: Tensor, test: Tensor, seed: int) -> np.ndarray[Any, Any]:
+        detector = make(name, options | ({"seed": seed} if accepts(name, "seed") else {})).fit(x)
+        with torch.no_grad():
+            return torch.cat([detector.score(part) for part in test.split(500)]).double().numpy()
+
+    return run
+
+
+def pyod(name: str) -> Scores:
+    """A PyOD detector with its own defaults, on flattened images."""
+    found: Any = getattr(import_module(f"pyod.models.{PYOD[name]}"), name)
+
+    def run(x: Tensor, test: Tensor, seed: int) -> np.ndarray[Any, Any]:
+        options: dict[str, Any] = {}
+        wanted = inspect.signature(found.__init__).parameters
+        if "random_state" in wanted:
+            options["random_state"] = seed
+        if "n_features" in wanted:
+            options["n_features"] = x[0].numel()
+        if "verbose" in wanted:
+            options["verbose"] = 0
+        detector = found(**options)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            detector.fit(x.flatten(1).numpy())
+            scores: np.ndarray[Any, Any] = detector.decision_function(test.flatten(1).numpy())
+        return scores
+
+    return run
+
+
+def images(source: Source, *splits: Split) -> tuple[Tensor, Tensor]:
+    """All inputs and labels of the splits."""
+    batches = [batch for split in splits for batch in source.batches(split, 5000)]
+    labels = [batch.y for batch in batches if batch.y is not None]
+    return torch.cat([batch.x for batch in batches]), torch.cat(labels)
+
+
+def measure(run: Scores, x: Tensor, test: Tensor, normal: Tensor, seed: int) -> dict[str, float]:
+    """AUROC, the anomalies caught at 5 % false alarms, and CPU seconds."""
+    began = time.process_time()
+    scores = run(x, test, seed)
+    seconds = time.process_time() - began
+    if not np.isfinite(scores).all():
+        return {"auroc": float("nan"), "tpr_at_5": float("nan"), "cpu_seconds": seconds}
+    inside, outside = scores[normal.numpy()], scores[~normal.numpy()]
+    return {
+        "auroc": auroc(inside, outside).value,
+        "tpr_at_5": tpr_at_fpr(inside, outside, 0.05).value,
+        "cpu_seconds": seconds,
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """A Markdown table: a row per detector, a column per class (means over the seeds), best mean first."""
+    classes = sorted({result["class"] for result in results})
+    rows = []
+    for name in dict.fromkeys(result["detector"] for result in results):
+        own = [result for result in results if result["detector"] == name]
+        cells = [[r["auroc"] for r in own if r["class"] == number] for number in classes]
+        if all(cells):
+            means = [mean(cell) for cell in cells]
+            caught, seconds = mean(r["tpr_at_5"] for r in own), mean(r["cpu_seconds"] for r in own)
+            rows.append((mean(means), name, means, caught, seconds))
+    lines = [
+        f"| detector | {' | '.join(map(str, classes))} | mean | caught at 5 % | CPU s |",
+        f"|---|{'---|' * (len(classes) + 3)}",
+    ]
+    for average, name, means, caught, seconds in sorted(rows, key=lambda row: -row[0]):
+        by_class = " | ".join(f"{value:.3f}" for value in means)
+        lines.append(f"| {name} | {by_class} | {average:.4f} | {caught:.1%} | {seconds:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="fashion-mnist", help="a data name or path, as for robustgen fit")
+    parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--detectors", nargs="*", default=list(DETECTORS), help="NAME or NAME:OPTION=VALUE,...")
+    parser.add_argument("--peers", nargs="*", default=list(PYOD))
+    parser.add_argument("--out", type=Path, help="JSON file for the results, and to go on from")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    source = load(given.data)
+    x, y = images(source, "train", "calibration")
+    test, labels = images(source, "test")
+    runs: dict[str, Scores] = {}
+    for word in given.detectors:
+        name, _, rest = word.partition(":")
+        options = dict(part.split("=") for part in rest.split(",") if part)
+        runs[word] = ours(name, {key: int(v) if v.isdigit() else v for key, v in options.items()})
+    for name in given.peers:
+        runs[f"PyOD {name}"] = pyod(name)
+    stored: dict[str, Any] = {
+        "command": f"python -m robustgen_benchmarks.one_class --data {source.spec.name} --seeds {given.seeds}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "data_sha256": source.spec.sha256,
+        "machine": describe_machine(),
+        "versions": versions_with("pyod"),
+        "results": [],
+    }
+    if given.out is not None and given.out.is_file():
+        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
+    done = {(r["detector"], r["class"], r["seed"]) for r in stored["results"]}
+    for number in given.classes:
+        for name, run in runs.items():
+            for seed in range(given.seeds):
+                if (name, number, seed) not in done:
+                    found = measure(run, x[y == number], test, labels == number, seed)
+                    stored["results"].append({"detector": name, "class": number, "seed": seed, **found})
+                    sys.stderr.write(f"class {number} seed {seed} {name}: {found['auroc']:.4f}\n")
+        if given.out is not None:
+            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+    sys.stdout.write(table(stored["results"]))
+
+
+if __name__ == "__main__":
+    main()

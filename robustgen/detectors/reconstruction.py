@@ -1,0 +1,118 @@
+"""What the detectors around an autoencoder share: training, and scores made of its error and its code."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robustgen.data.hold_out import hold_out
+from robustgen.data.rows import Rows
+from robustgen.detectors.base import Detector
+from robustgen.detectors.parts import Combination, View, Views
+from robustgen.errors import UsageError
+from robustgen.models.autoencoder import autoencoder
+from robustgen.runtime import seeded
+from robustgen.training.descent import Recipe, TrainingProgress
+from robustgen.training.reconstruction import train_autoencoder
+from robustgen.training.terms import Term
+
+
+class ReconstructionDetector(Detector, ABC):
+    """An autoencoder trained on normal inputs. Subclasses say what it is trained on beside the reconstruction error.
+
+    `network`: "dense", "convolutional", "residual", or "auto" (convolutional from 16 x 16 up). `code`: the width of the
+    code, None = 16 for images, a third of a table's columns. `scores`: parts of the score joined by "+" (see `parts`),
+    or "auto". `epochs`: passes through the data; None = as many as make 2,000 steps of `batch_size`, at least 5 and at
+    most 200. About a tenth of the training inputs, at most about 2,000, is held out to measure the parts of the score.
+    """
+
+    autoencoder: nn.Module
+    combination: Combination
+
+    IMAGES: ClassVar[str] = "ssim+knn"
+    ROWS: ClassVar[str] = "l2+knn"
+    """What "auto" stands for, by the form of the inputs."""
+
+    def __init__(
+        self,
+        network: str,
+        code: int | None,
+        scores: str,
+        epochs: int | None,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if (code is not None and code < 1) or (epochs is not None and epochs < 1):
+            raise UsageError(f"code and epochs must be at least 1, but code={code} and epochs={epochs} came")
+        self.network, self.code, self.scores, self.epochs = network, code, scores, epochs
+        self.batch_size, self.learning_rate, self.seed = batch_size, learning_rate, seed
+
+    @abstractmethod
+    def _terms(self) -> Sequence[Term]:
+        """What is added to the reconstruction error in training."""
+
+    @abstractmethod
+    def _corruption(self) -> Callable[[Tensor], Tensor] | None:
+        """What spoils the inputs in training."""
+
+    @final
+    def _build(self, shape: tuple[int, ...]) -> None:
+        device, image = self._device, len(shape) == 3 and min(shape[1:]) >= 7
+        code = self.code or (16 if len(shape) == 3 else max(2, math.ceil(math.prod(shape) / 3)))
+        with seeded(self.seed):
+            self.autoencoder = autoencoder(self.network, shape, code).to(device)
+        names = (self.IMAGES if image else self.ROWS) if self.scores == "auto" else self.scores
+        self.combination = Combination(names, shape).to(device)
+
+    @final
+    def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
+        device = self._device
+        kept, held = hold_out(rows, seed=self.seed, device=device)
+        recipe = Recipe(
+            epochs=self.epochs or min(200, max(5, math.ceil(2000 * self.batch_size / len(kept)))),
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=0.0,
+            seed=self.seed,
+        )
+        train_autoencoder(
+            self.autoencoder,
+            kept,
+            recipe,
+            device=device,
+            terms=self._terms(),
+            corrupt=self._corruption(),
+            progress=progress,
+        )
+        self.to(device).eval()
+        with torch.no_grad():
+            self.combination.prepare(self._views(kept), self._views(held), self.seed)
+
+    def _views(self, rows: Rows) -> Views:
+        def views() -> Iterator[View]:
+            for x in rows.batches(512):
+                yield self._view(x.to(self._device))
+
+        return views
+
+    def _view(self, x: Tensor) -> View:
+        code = self.autoencoder.get_submodule("encoder")(x)
+        return View(x, self.autoencoder.get_submodule("decoder")(code), code)
+
+    @final
+    def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """What the autoencoder makes of each input."""
+        return self._view(x).back
+
+    @final
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        found: Tensor = self.combination(self._view(x))
+        return found
