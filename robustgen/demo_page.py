@@ -250,10 +250,12 @@ def _reconstructions(outcome: Outcome) -> list[Block]:
     )
     return [
         Paragraph(
-            "The autoencoder was trained to give back normal inputs through a narrow code. Its score adds how unlike "
-            "the input what comes back is (1 - SSIM) and how far the code is from those of training inputs, each in "
-            "robust "
-            "deviations from held-out normal inputs; the maps show where the squared error arises."
+            "The autoencoder was trained to give back normal inputs through a narrow code. Its score is "
+            f"{' + '.join(detector.combination.parts)} (l2: the mean squared error of what comes back; ssim: how "
+            "unlike "
+            "the input that is; knn: how far the code is from those of training inputs). The maps show where the "
+            "squared "
+            "error arises."
         ),
         Picture(
             figure,
