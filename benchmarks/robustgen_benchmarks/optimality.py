@@ -96,7 +96,7 @@ def theirs_within(loss: str, norm: Norm, size: int) -> Within:
     return run
 
 
-def bisected(within: Within, norm: Norm, rounds: int) -> Run:
+def bisected(within: Within, norm: Norm, rounds: int, seed: int) -> Run:
     """The nearest success over `rounds` rounds of a bisection over the logarithm of eps, which leaves the same relative
     error at every size: 0.8 % after 10. Each round starts from other random points.
     """
@@ -108,7 +108,7 @@ def bisected(within: Within, norm: Norm, rounds: int) -> Run:
         nearest, x_best = torch.full((len(x),), torch.inf), x.clone()
         for number in range(rounds):
             eps = (low * high).sqrt()
-            x_adv = within(network, x, y, eps, steps, number)
+            x_adv = within(network, x, y, eps, steps, seed * rounds + number)
             fooled, distance = predictions(network, x_adv) != y, threat.distance(x_adv, x)
             better = fooled & (distance < nearest)
             nearest, x_best[better] = torch.where(better, distance, nearest), x_adv[better]
@@ -118,7 +118,7 @@ def bisected(within: Within, norm: Norm, rounds: int) -> Run:
     return run
 
 
-def attacks(norm: Norm, size: int, rounds: int) -> dict[str, Callable[[], Run]]:
+def attacks(norm: Norm, size: int, rounds: int, seed: int) -> dict[str, Callable[[], Run]]:
     """The attacks to compare in `norm`, each made when called, because adv_lib may not be there."""
     order = ORDER[norm]
     found: dict[str, Callable[[], Run]] = {}
@@ -133,8 +133,8 @@ def attacks(norm: Norm, size: int, rounds: int) -> dict[str, Callable[[], Run]]:
         found["robustgen ddn"] = partial(ours, DDN, norm, size)
         found["adv_lib ddn"] = lambda: theirs(from_adv_lib("ddn"), size, levels=None)
     for loss, function in (("ce", cross_entropy), ("dlr", dlr)) if rounds else ():
-        found[f"robustgen apgd-{loss}"] = lambda f=function: bisected(ours_within(f, norm, size), norm, rounds)  # type: ignore[misc]
-        found[f"adv_lib apgd-{loss}"] = lambda n=loss: bisected(theirs_within(n, norm, size), norm, rounds)  # type: ignore[misc]
+        found[f"robustgen apgd-{loss}"] = lambda f=function: bisected(ours_within(f, norm, size), norm, rounds, seed)  # type: ignore[misc]
+        found[f"adv_lib apgd-{loss}"] = lambda n=loss: bisected(theirs_within(n, norm, size), norm, rounds, seed)  # type: ignore[misc]
     return found
 
 
@@ -154,13 +154,13 @@ def optimality(d: Tensor, best: Tensor) -> float:
 
 
 def measure(
-    network: nn.Module, x: Tensor, y: Tensor, norm: Norm, steps: int, rounds: int, size: int
+    network: nn.Module, x: Tensor, y: Tensor, norm: Norm, steps: int, rounds: int, size: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """All attacks of one norm on one victim."""
     found: dict[str, dict[str, Any]] = {}
     d: dict[str, Tensor] = {}
-    for name, make in attacks(norm, size, rounds).items():
-        torch.manual_seed(0)  # for adv_lib, which draws from the global generator
+    for name, make in attacks(norm, size, rounds, seed).items():
+        torch.manual_seed(seed)  # for adv_lib, which draws from the global generator
         try:
             run = make()
         except ModuleNotFoundError as error:
@@ -211,6 +211,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=10, help="of the bisection over eps for apgd; 0 = no apgd")
     parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of the random starts")
+    parser.add_argument("--only", nargs="+", choices=("plain", "adversarial"), default=["plain", "adversarial"])
     parser.add_argument("--norms", nargs="+", choices=tuple(ORDER), default=list(ORDER))
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     given = parser.parse_args()
@@ -220,16 +222,17 @@ def main() -> None:
     stored: dict[str, Any] = {
         "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
         f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
-        f"--norms {' '.join(given.norms)}",
+        f"--seed {given.seed} --only {' '.join(given.only)} --norms {' '.join(given.norms)}",
         "date": datetime.now(UTC).date().isoformat(),
         "data_sha256": source.spec.sha256,
         "machine": describe_machine(),
         "versions": versions_with("adv-lib"),
         "results": [],
     }
-    for name, network in victims(source, given.victims).items():
+    chosen = victims(source, given.victims)
+    for name, network in ((name, chosen[name]) for name in given.only):
         for norm in given.norms:
-            found = measure(network, *inputs, norm, given.steps, given.rounds, given.batch_size)
+            found = measure(network, *inputs, norm, given.steps, given.rounds, given.batch_size, given.seed)
             stored["results"].append({"victim": name, "norm": norm, "attacks": found})
             sys.stdout.write(table(name, norm, given.n, given.steps, found))
             sys.stdout.flush()
