@@ -38,6 +38,24 @@ def fit(
         str | None,
         typer.Option("--layer", help="With --model: whose input to look at; by default its last linear layer."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="fast|default|best",
+            help="How long to train, for detectors that are trained in steps.",
+            show_default="default",
+        ),
+    ] = None,
+    epochs: Annotated[
+        str | None,
+        typer.Option(
+            "--epochs",
+            metavar="N|auto",
+            help="Passes through the data instead of what the preset says; auto = what it says.",
+            show_default="auto",
+        ),
+    ] = None,
     param: o.Params = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
@@ -54,7 +72,8 @@ def fit(
     """Train a detector on normal inputs and calibrate it on held-out ones, so that at most the given share of normal
     inputs is flagged.
 
-    With --model it judges what enters a layer of that classifier instead of the input itself.
+    A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
+    enters a layer of that classifier instead of the input itself.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
@@ -62,16 +81,30 @@ def fit(
     from robustgen.artifacts import RESULTS, check_free, staged, to_json
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector, accepts, make
+    from robustgen.evaluation.robustness import fingerprint
     from robustgen.registry import resolve
 
     check_free(out, force)
     where = runtime.device(device)
     kind = resolve(DETECTORS, name, "detector")
-    options = settings(name, kind, {}, param, elsewhere=("seed",)) | ({"seed": seed} if accepts(name, "seed") else {})
+    given = {"preset": preset, "epochs": _epochs(epochs)}
+    options = settings(name, kind, given, param, elsewhere=("seed",)) | (
+        {"seed": seed} if accepts(name, "seed") else {}
+    )
     make(name, options)  # checked before anything is loaded
     through = load_optional(model, weights, mean, std, trust, layer)
     source = load(data, size=size)
-    with staged(out, force) as directory:
+    key = fingerprint(
+        command="fit",
+        detector=name,
+        options=options,
+        data=source.spec.sha256,
+        model=None if through is None else through.sha256,
+        layer=layer,
+        device=str(where),
+    )
+    with staged(out, force, key) as directory:
+        checkpoint = directory / "checkpoint.pt"
         with output.epochs(f"fitting {name}", quiet) as progress:
             fitted = CalibratedDetector.fit(
                 name,
@@ -82,11 +115,13 @@ def fit(
                 layer=layer,
                 device=where,
                 batch_size=batch_size,
+                checkpoint=checkpoint,
                 progress=progress,
             )
         summary = fitted.summary() | {"skipped": dict(source.skipped)}
         fitted.save(directory)
         (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+        checkpoint.unlink(missing_ok=True)
     output.warn_skipped(source.skipped, quiet)
     if json:
         output.emit(summary)
@@ -102,3 +137,14 @@ def fit(
             ("saved in", str(out)),
         ]
     )
+
+
+def _epochs(text: str | None) -> int | None:
+    """None for auto."""
+    from robustgen.errors import UsageError
+
+    if text is None or text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--epochs takes a whole number from 1 up, or auto, but {text!r} came")
+    return int(text)

@@ -20,12 +20,13 @@ class AutoencoderDetector(ReconstructionDetector):
         network: str = "auto",
         code: int | None = None,
         scores: str = "auto",
+        preset: str = "default",
         epochs: int | None = None,
         batch_size: int = 128,
         learning_rate: float = 2e-3,
         seed: int = 0,
     ) -> None:
-        super().__init__(network, code, scores, epochs, batch_size, learning_rate, seed)
+        super().__init__(network, code, scores, preset, epochs, batch_size, learning_rate, seed)
 
     def _terms(self) -> Sequence[Term]:
         return ()

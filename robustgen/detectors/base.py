@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar, final
 
 import torch
@@ -30,6 +31,9 @@ class Detector(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     """The shape of one input, known once fitted."""
 
+    _checkpoint: Path | None = None
+    """Where a training in steps keeps its state."""
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer(
@@ -37,15 +41,17 @@ class Detector(nn.Module, ABC):
         )  # follows .to(device) before there is any state
 
     @final
-    def fit(self: D, data: Any, *, progress: TrainingProgress | None = None) -> D:
+    def fit(self: D, data: Any, *, progress: TrainingProgress | None = None, checkpoint: Path | None = None) -> D:
         """Learn what normal inputs look like, and return self. A second fit forgets the first.
 
         `data`: a tensor (n, *shape), a `Source` (its training split), a torch `Dataset`, or batches that can be gone
-        through twice. Work is done on the device the detector is on. Raises `DataError` for data that cannot be used.
+        through twice. Work is done on the device the detector is on. `checkpoint`: a file from which a killed training
+        goes on, if the detector is trained in steps. Raises `DataError` for data that cannot be used.
         """
         rows = data if isinstance(data, Rows) else as_rows(data)
         self.shape = tuple(rows.shape)
         self._build(self.shape)
+        self._checkpoint = checkpoint
         self._fit(rows, progress)
         self.eval()
         for parameter in self.parameters():

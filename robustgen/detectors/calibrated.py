@@ -67,12 +67,14 @@ class CalibratedDetector:
         layer: str | None = None,
         device: torch.device | None = None,
         batch_size: int = 500,
+        checkpoint: Path | None = None,
         progress: TrainingProgress | None = None,
     ) -> CalibratedDetector:
         """Fit detector `name` on the source's training split and calibrate it on the calibration split, which it never
         saw.
 
         `options`: the detector's constructor arguments. `model`: look at inputs through this classifier's `layer`.
+        `checkpoint`: a file from which a killed training goes on.
         Raises `UsageError` for unknown names, options or rates, `DataError` for data that cannot be used.
         """
         device = device or torch.device("cpu")
@@ -83,7 +85,9 @@ class CalibratedDetector:
         )  # too few held-out inputs for this rate: say so before training, not after
         rows = as_rows(source)
         features = None if model is None else Features(model.network.to(device), layer)
-        detector.fit(rows if features is None else FeatureRows(rows, features, device), progress=progress)
+        detector.fit(
+            rows if features is None else FeatureRows(rows, features, device), progress=progress, checkpoint=checkpoint
+        )
         unfinished = cls(
             name, detector, Threshold(0.0, fpr, n_calibration), np.zeros(1), source.spec, len(rows), features, model
         )

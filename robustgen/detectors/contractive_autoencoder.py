@@ -26,12 +26,13 @@ class ContractiveAutoencoderDetector(ReconstructionDetector):
         network: str = "auto",
         code: int | None = None,
         scores: str = "auto",
+        preset: str = "default",
         epochs: int | None = None,
         batch_size: int = 128,
         learning_rate: float = 2e-3,
         seed: int = 0,
     ) -> None:
-        super().__init__(network, code, scores, epochs, batch_size, learning_rate, seed)
+        super().__init__(network, code, scores, preset, epochs, batch_size, learning_rate, seed)
         if weight < 0:
             raise UsageError(f"weight is a number from 0 up, but {weight:g} came")
         self.weight = weight

@@ -28,12 +28,13 @@ class DenoisingAutoencoderDetector(ReconstructionDetector):
         network: str = "auto",
         code: int | None = None,
         scores: str = "auto",
+        preset: str = "default",
         epochs: int | None = None,
         batch_size: int = 128,
         learning_rate: float = 2e-3,
         seed: int = 0,
     ) -> None:
-        super().__init__(network, code, scores, epochs, batch_size, learning_rate, seed)
+        super().__init__(network, code, scores, preset, epochs, batch_size, learning_rate, seed)
         if noise not in CORRUPTIONS:
             raise UsageError(suggestion(noise, CORRUPTIONS, "noise"))
         if not amount >= 0 or (noise != "gaussian" and amount > 1):

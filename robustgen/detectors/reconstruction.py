@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
@@ -19,6 +18,7 @@ from robustgen.errors import UsageError
 from robustgen.models.autoencoder import autoencoder
 from robustgen.runtime import seeded
 from robustgen.training.descent import Recipe, TrainingProgress
+from robustgen.training.plan import recipe
 from robustgen.training.reconstruction import train_autoencoder
 from robustgen.training.terms import Term
 
@@ -28,9 +28,10 @@ class ReconstructionDetector(Detector, ABC):
 
     `network`: "dense", "convolutional", "residual", or "auto" (convolutional from 16 x 16 up). `code`: the width of the
     code, None = 16 for images from 16 x 16 up, else 32. `scores`: parts of the score joined by "+" (see `parts`), or
-    "auto": "ssim+knn" for such images, else "l2". `epochs`: passes through the data; None = as many as make 2,000 steps
-    of `batch_size`, at least 5 and at most 200. About a tenth of the training inputs, at most about 2,000, is held out
-    to measure the parts of the score.
+    "auto": "gms+knn" for such images, else "l2". `preset`: how long to train, "fast", "default" or "best" (see
+    `training.plan`); `epochs`: passes through the data instead, None = as the preset says. About a tenth of the
+    training inputs, at most about 2,000, is held out: they choose the epoch whose weights are kept, end a training that
+    no longer gets better, and measure the parts of the score.
     """
 
     autoencoder: nn.Module
@@ -41,16 +42,19 @@ class ReconstructionDetector(Detector, ABC):
         network: str,
         code: int | None,
         scores: str,
+        preset: str,
         epochs: int | None,
         batch_size: int,
         learning_rate: float,
         seed: int,
     ) -> None:
         super().__init__()
-        if (code is not None and code < 1) or (epochs is not None and epochs < 1):
-            raise UsageError(f"code and epochs must be at least 1, but code={code} and epochs={epochs} came")
-        self.network, self.code, self.scores, self.epochs = network, code, scores, epochs
-        self.batch_size, self.learning_rate, self.seed = batch_size, learning_rate, seed
+        if code is not None and code < 1:
+            raise UsageError(f"code must be at least 1, but {code} came")
+        self.network, self.code, self.scores = network, code, scores
+        self.preset, self.epochs, self.batch_size = preset, epochs, batch_size
+        self.learning_rate, self.seed = learning_rate, seed
+        self._recipe(1)  # what is out of range is said now
 
     @abstractmethod
     def _terms(self) -> Sequence[Term]:
@@ -66,32 +70,37 @@ class ReconstructionDetector(Detector, ABC):
         with seeded(self.seed):
             self.autoencoder = autoencoder(self.network, shape, self.code or (16 if image else 32)).to(device)
         # on 8 x 8 digits the squared error alone catches more attacks than with either of the others
-        names = ("ssim+knn" if image else "l2") if self.scores == "auto" else self.scores
+        names = ("gms+knn" if image else "l2") if self.scores == "auto" else self.scores
         self.combination = Combination(names, shape).to(device)
 
     @final
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
         device = self._device
         kept, held = hold_out(rows, seed=self.seed, device=device)
-        recipe = Recipe(
-            epochs=self.epochs or min(200, max(5, math.ceil(2000 * self.batch_size / len(kept)))),
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=0.0,
-            seed=self.seed,
-        )
         train_autoencoder(
             self.autoencoder,
             kept,
-            recipe,
+            self._recipe(len(kept)),
             device=device,
             terms=self._terms(),
             corrupt=self._corruption(),
+            held_out=held,
+            checkpoint=self._checkpoint,
             progress=progress,
         )
         self.to(device).eval()
         with torch.no_grad():
             self.combination.prepare(self._views(kept), self._views(held), self.seed)
+
+    def _recipe(self, n: int) -> Recipe:
+        return recipe(
+            self.preset,
+            n,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
 
     def _views(self, rows: Rows) -> Views:
         def views() -> Iterator[View]:

@@ -29,12 +29,13 @@ class SparseAutoencoderDetector(ReconstructionDetector):
         network: str = "auto",
         code: int | None = None,
         scores: str = "auto",
+        preset: str = "default",
         epochs: int | None = None,
         batch_size: int = 128,
         learning_rate: float = 2e-3,
         seed: int = 0,
     ) -> None:
-        super().__init__(network, code, scores, epochs, batch_size, learning_rate, seed)
+        super().__init__(network, code, scores, preset, epochs, batch_size, learning_rate, seed)
         if penalty not in ("l1", "kl"):
             raise UsageError(suggestion(penalty, ("l1", "kl"), "penalty"))
         if weight < 0 or not 0 < rate < 1:

@@ -30,10 +30,10 @@ class DenseAutoencoder(nn.Module):
 
 @final
 class ConvolutionalAutoencoder(nn.Module):
-    """Strided convolutions down to at most 4 x 4, a linear code, and nearest-neighbour upsampling with convolutions
-    back.
+    """Convolutions of 4 x 4 with stride 2 down to at most 8 x 8, a linear code, and the same way back, transposed.
 
-    Upsampling then convolving avoids the checkerboards of transposed convolutions (Odena, Dumoulin, Olah 2016).
+    The kernel is twice the stride, so that every place of the output is made by as many weights and transposing leaves
+    no checkerboard (Odena, Dumoulin, Olah 2016).
     """
 
     def __init__(self, shape: tuple[int, ...], code: int, width: int = 16) -> None:
@@ -42,20 +42,22 @@ class ConvolutionalAutoencoder(nn.Module):
             raise UsageError(
                 f"a convolutional autoencoder needs images of at least 4 x 4, but inputs are {shape}: use the dense one"
             )
-        sizes, widths = _levels(shape, width)
+        sizes = [tuple(shape[1:])]
+        while max(sizes[-1]) > 8 and min(sizes[-1]) > 3:
+            sizes.append(tuple(side // 2 for side in sizes[-1]))
+        widths = [shape[0], *(min(width * 2**level, 8 * width) for level in range(max(1, len(sizes) - 1)))]
         down: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            down += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
+        up: list[nn.Module] = []
+        for level, (large, small) in enumerate(pairwise(sizes)):
+            odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
+            down += [nn.Conv2d(widths[level], widths[level + 1], 4, 2, 1), nn.ReLU()]
+            up = [nn.ReLU(), nn.ConvTranspose2d(widths[level + 1], widths[level], 4, 2, 1, odd), *up]
+        if len(sizes) == 1:
+            down = [nn.Conv2d(shape[0], width, 3, 1, 1), nn.ReLU()]
+            up = [nn.ReLU(), nn.Conv2d(width, shape[0], 3, 1, 1)]
         middle = (widths[-1], *sizes[-1])
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(prod(middle), code))
-        up: list[nn.Module] = [nn.Linear(code, prod(middle)), nn.ReLU(), nn.Unflatten(1, middle)]
-        for level in range(len(sizes) - 1, 0, -1):
-            up += [
-                nn.Upsample(size=sizes[level - 1]),
-                nn.Conv2d(widths[level], widths[level - 1] if level > 1 else width, 3, 1, 1),
-                nn.ReLU(),
-            ]
-        self.decoder = nn.Sequential(*up, nn.Conv2d(width if len(sizes) > 1 else shape[0], shape[0], 3, 1, 1))
+        self.decoder = nn.Sequential(nn.Linear(code, prod(middle)), nn.Unflatten(1, middle), *up)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         out: Tensor = self.decoder(self.encoder(x))

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustgen.artifacts import write_atomically
 from robustgen.errors import RobustgenError, UsageError
+from robustgen.registry import suggestion
 from robustgen.runtime import accelerator, seeded
 
 
@@ -37,6 +39,11 @@ StepLoss = Callable[[nn.Module, Any, int], Tensor]
 TrainingProgress = Callable[[int, int, float], None]
 """Called after each epoch with epochs done, epochs in all, and the epoch's mean loss."""
 
+Validate = Callable[[nn.Module], float]
+"""The loss of the network, on its device and in evaluation mode, on inputs that it is not trained on."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
 _CHECKPOINT_EVERY = 20.0  # seconds: a short run should not spend its time on saving
 
 
@@ -44,6 +51,11 @@ _CHECKPOINT_EVERY = 20.0  # seconds: a short run should not spend its time on sa
 class Recipe:
     """How to train. AdamW (Loshchilov, Hutter 2019) under a one-cycle schedule (Smith, Topin 2019) that peaks at
     `learning_rate`.
+
+    `average`: what a step keeps of an exponential moving average of the weights, which then is what training gives
+    (Polyak, Juditsky 1992); 0 = the last weights. `patience`: stop after so many epochs without a better validation
+    loss; None = never. `precision`: "bfloat16" for the passes, weights stay float32; "auto" = bfloat16 on CUDA devices
+    that have it, float32 elsewhere.
     """
 
     epochs: int
@@ -51,8 +63,19 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     seed: int = 0
+    average: float = 0.0
+    patience: int | None = None
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.average < 1:
+            raise UsageError(
+                f"average is the share of the old mean that a step keeps, below 1, but {self.average:g} came"
+            )
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"patience is a number of epochs from 1 up, but {self.patience} came")
+        if self.precision not in get_args(Precision):
+            raise UsageError(suggestion(self.precision, get_args(Precision), "precision"))
         if min(self.epochs, self.batch_size) < 1:
             raise UsageError(f"epochs and batch_size must be at least 1, but {self.epochs} and {self.batch_size} came")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -67,77 +90,143 @@ def descend(
     recipe: Recipe,
     *,
     device: torch.device,
+    validate: Validate | None = None,
     checkpoint: Path | None = None,
     progress: TrainingProgress | None = None,
 ) -> list[float]:
     """Train `network` in place on `n` inputs an epoch; returns each epoch's mean loss. The network ends on the CPU, in
     evaluation mode.
 
-    `checkpoint`: a file in which the state is kept after an epoch; found there again, training goes on from it and ends
-    with the very weights of an uninterrupted run. Several processes (`torchrun`) share the batches of each epoch.
-    Raises
-    `RobustgenError` when the loss stops being a number.
+    `validate`: judges the network after each epoch; the weights of the best epoch are what training gives. It needs
+    `recipe.patience` to stop early. `checkpoint`: a file in which the state is kept after an epoch; found there again,
+    training goes on from it and ends with the very weights of an uninterrupted run. Several processes (`torchrun`)
+    share the batches of each epoch. Raises `RobustgenError` when the loss stops being a number.
     """
     processes = accelerator()
     device = processes.device if processes.num_processes > 1 else device
     batches = max(1, math.ceil(n / recipe.batch_size) // processes.num_processes)
     network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.epochs * batches + 1
-    )
-    prepared, stepper = processes.prepare(network, optimizer)
-    history: list[float] = []
+    if device.type == "cuda":  # where convolutions of 16 bits need it; on a CPU small ones are slower so
+        network.to(memory_format=torch.channels_last)
+    run = _Run(network, recipe, recipe.epochs * batches, validate)
+    prepared, stepper = processes.prepare(network, run.optimizer)
     saved = time.monotonic()
     with seeded(recipe.seed + processes.process_index), torch.enable_grad():
         if checkpoint is not None and checkpoint.is_file():
-            history = _restore(checkpoint, network, optimizer, schedule)
-        while len(history) < recipe.epochs:
-            shuffle = torch.Generator().manual_seed(recipe.seed * 1_000_003 + len(history))
+            run.load(checkpoint)
+        while len(run.history) < recipe.epochs and not run.done:
+            shuffle = torch.Generator().manual_seed(recipe.seed * 1_000_003 + len(run.history))
             total, seen = torch.zeros((), device=device), 0
             mine = islice(epoch(shuffle), processes.process_index, None, processes.num_processes)
-            for step, batch in enumerate(islice(mine, batches), start=len(history) * batches):
-                losses = loss(prepared, batch.to(device), step)
+            for step, batch in enumerate(islice(mine, batches), start=len(run.history) * batches):
+                with reduced(device, recipe.precision):
+                    losses = loss(prepared, batch.to(device), step)
                 processes.backward(losses.mean())
                 stepper.step()
-                schedule.step()
+                run.stepped()
                 stepper.zero_grad()
                 total, seen = total + losses.detach().sum(), seen + len(batch)
-            history.append(total.item() / max(1, seen))
-            if not math.isfinite(history[-1]):
+            run.history.append(total.item() / max(1, seen))
+            if not math.isfinite(run.history[-1]):
                 raise RobustgenError(
-                    f"training diverged in epoch {len(history)} (the loss is {history[-1]}): lower the learning rate "
-                    f"(it was {recipe.learning_rate:g})"
+                    f"training diverged in epoch {len(run.history)} (the loss is {run.history[-1]}): lower the "
+                    "learning "
+                    f"rate (it was {recipe.learning_rate:g})"
                 )
+            run.judged()
             if checkpoint is not None and processes.is_main_process and time.monotonic() - saved > _CHECKPOINT_EVERY:
-                _save(checkpoint, network, optimizer, schedule, history)
+                run.save(checkpoint)
                 saved = time.monotonic()
             if progress is not None:
-                progress(len(history), recipe.epochs, history[-1])
+                progress(len(run.history), recipe.epochs, run.history[-1])
+    run.finish()
+    network.to(memory_format=torch.contiguous_format)
     network.cpu().eval()
-    return history
+    return run.history
 
 
-def _save(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, history: list[float]
-) -> None:
-    state = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "history": history,
-        "random": torch.get_rng_state(),
-    }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)  # straight to a file, a full disk would come as a RuntimeError of torch's own
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), force=True)
+def reduced(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which passes are made."""
+    auto = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and auto)
+    )
 
 
-def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any) -> list[float]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["random"])
-    history: list[float] = state["history"]
-    return history
+class _Run:
+    """All that training keeps between epochs: what a checkpoint holds."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, steps: int, validate: Validate | None) -> None:
+        self.network, self.recipe, self.validate = network, recipe, validate
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, total_steps=steps + 1)
+        self.averaged: AveragedModel | None = None
+        if recipe.average:
+            self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+        self.history: list[float] = []
+        self.validation: list[float] = []
+        self.best: dict[str, Tensor] | None = None
+
+    def stepped(self) -> None:
+        self.schedule.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+
+    def judged(self) -> None:
+        """After an epoch: keep the weights if no earlier ones were better."""
+        if self.validate is None:
+            return
+        judged = self._product()
+        was = judged.training
+        judged.eval()
+        with torch.no_grad():
+            self.validation.append(self.validate(judged))
+        judged.train(was)
+        if math.isfinite(self.validation[-1]) and self._best_epoch == len(self.validation) - 1:
+            self.best = {name: value.clone() for name, value in judged.state_dict().items()}
+
+    @property
+    def done(self) -> bool:
+        """Whether patience has run out."""
+        waited = len(self.validation) - 1 - self._best_epoch
+        return self.recipe.patience is not None and bool(self.validation) and waited >= self.recipe.patience
+
+    @property
+    def _best_epoch(self) -> int:
+        values = [value if math.isfinite(value) else math.inf for value in self.validation]
+        return values.index(min(values, default=0)) if values else 0
+
+    def _product(self) -> nn.Module:
+        return self.network if self.averaged is None else self.averaged.module
+
+    def finish(self) -> None:
+        """Give the network the weights that training is for."""
+        state = self._product().state_dict() if self.best is None else self.best
+        self.network.load_state_dict(state)
+
+    def save(self, path: Path) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": self.history,
+            "validation": self.validation,
+            "best": self.best,
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)  # straight to a file, a full disk would come as a RuntimeError of torch's own
+        write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), force=True)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.history, self.validation, self.best = state["history"], state["validation"], state["best"]
+        torch.set_rng_state(state["random"])

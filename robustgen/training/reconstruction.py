@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,11 +41,24 @@ def train_autoencoder(
     device: torch.device,
     terms: Sequence[Term] = (),
     corrupt: Callable[[Tensor], Tensor] | None = None,
+    held_out: Rows | None = None,
+    checkpoint: Path | None = None,
     progress: TrainingProgress | None = None,
 ) -> list[float]:
     """Minimise the mean squared error between `rows` and what the autoencoder `network` (with `encoder` and `decoder`)
     makes of them, or of what `corrupt` makes of them, plus the `terms`; returns each epoch's mean loss.
+
+    `held_out`: rows whose mean squared error chooses the epoch, and stops training if the recipe has patience.
     """
+
+    def validate(model: Any) -> float:
+        assert held_out is not None
+        total = torch.zeros((), device=device)
+        for x in held_out.batches(512):
+            here = x.to(device)
+            back = model.network.decoder(model.network.encoder(here))
+            total += (back - here).square().flatten(1).mean(1).sum()
+        return total.item() / len(held_out)
 
     def loss(model: nn.Module, x: Tensor, step: int) -> Tensor:
         losses: Tensor = model(x)
@@ -58,5 +72,7 @@ def train_autoencoder(
             len(rows),
             recipe,
             device=device,
+            validate=None if held_out is None else validate,
+            checkpoint=checkpoint,
             progress=progress,
         )

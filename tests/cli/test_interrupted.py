@@ -150,40 +150,47 @@ def test_a_curve_goes_on_where_it_was_stopped(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("command", ["train", "fit"])
 def test_training_goes_on_where_it_was_stopped(
-    start: Start, run: Callable[..., Any], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int
+    start: Start,
+    run: Callable[..., Any],
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: int,
+    command: str,
 ) -> None:
-    train = ("train", "--data", world / "two.npz", "--arch", "mlp", "--epochs", 40, "--json")
+    named = ("--arch", "mlp") if command == "train" else ("autoencoder", "--preset", "best")
+    wanted = (command, *named, "--data", world / "two.npz", "--epochs", 40, "--json")
     slowly = (
-        "import robustgen.training.descent as d; d._CHECKPOINT_EVERY = -1.0; "
-        "import robustgen.training.supervised as s; import time; c = s.cross_entropy; "
-        "s.cross_entropy = lambda *a: (time.sleep(0.05), c(*a))[1]; "
+        "import robustgen.training.descent as d; d._CHECKPOINT_EVERY = -1.0; import time; s = d._Run.stepped; "
+        "d._Run.stepped = lambda run: (time.sleep(0.05), s(run))[1]; "
     )
-    process = start(slowly, *train, "--out", "victim")
-    wait_for(tmp_path / ".victim.partial/checkpoint.pt", process)
+    process = start(slowly, *wanted, "--out", "done")
+    wait_for(tmp_path / ".done.partial/checkpoint.pt", process)
     process.send_signal(how)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130 if how == signal.SIGINT else -signal.SIGKILL, "")
     assert err.count("\n") == (how == signal.SIGINT)
-    assert names(tmp_path) == [".victim.partial"]
+    assert names(tmp_path) == [".done.partial"]
 
     epochs = []
-    restore = descent._restore
+    load = descent._Run.load
 
-    def watched(*args: Any) -> list[float]:
-        epochs.append(len(restore(*args)))
-        return restore(*args)
+    def watched(run: descent._Run, path: Path) -> None:
+        load(run, path)
+        epochs.append(len(run.history))
 
-    monkeypatch.setattr(descent, "_restore", watched)
-    resumed = run(*train, "--out", "victim")
+    monkeypatch.setattr(descent._Run, "load", watched)
+    resumed = run(*wanted, "--out", "done")
     assert resumed.code == 0
     assert len(epochs) == 1
     assert 0 < epochs[0] < 40
-    whole = run(*train, "--out", "whole")
+    whole = run(*wanted, "--out", "whole")
     assert without_time(resumed.json) == without_time(whole.json)
-    assert names(tmp_path) == ["victim", "whole"]
-    assert names(tmp_path / "victim") == ["manifest.json", "results.json", "tensors.safetensors"]
-    ours, theirs = (tmp_path / name / "tensors.safetensors" for name in ("victim", "whole"))
+    assert names(tmp_path) == ["done", "whole"]
+    assert names(tmp_path / "done") == ["manifest.json", "results.json", "tensors.safetensors"]
+    ours, theirs = (tmp_path / name / "tensors.safetensors" for name in ("done", "whole"))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
@@ -216,13 +223,9 @@ def test_two_runs_at_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "how"), [("fit", signal.SIGTERM), ("demo", signal.SIGINT)])
-def test_what_cannot_be_resumed_leaves_nothing(
-    start: Start, world: Path, tmp_path: Path, name: str, how: signal.Signals
-) -> None:
-    extra = ["autoencoder", "--param", "epochs=100000"] if name == "fit" else []
-    data = "digits" if name == "demo" else world / "two.npz"
-    process = start("", name, *extra, "--data", data, "--out", "deep/out")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_what_cannot_be_resumed_leaves_nothing(start: Start, tmp_path: Path, how: signal.Signals) -> None:
+    process = start("", "demo", "--data", "digits", "--out", "deep/out")
     wait_for(tmp_path / "deep/.out.partial", process)
     process.send_signal(how)
     assert ended(process) == (130, "", "robustgen: interrupted\n")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from robustgen.detectors.parts import PARTS, Combination, View, dissimilarity
+from robustgen.detectors.parts import PARTS, Combination, View, dissimilarity, gradient_dissimilarity
 from robustgen.errors import UsageError
 
 
@@ -71,6 +72,22 @@ def test_dissimilarity_is_scikit_images_formula(generator: torch.Generator) -> N
     structure = (2 * covariance + 0.03**2) / (a.var(correction=0) + b.var(correction=0) + 0.03**2)
     torch.testing.assert_close(found[1, 0, 1, 2], 1 - brightness * structure)
     torch.testing.assert_close(dissimilarity(view.x, view.x), torch.zeros_like(found))
+
+
+def test_gradient_similarity_is_the_authors_formula(generator: torch.Generator) -> None:
+    """Xue et al. 2014 by SciPy's Prewitt filters; 0 for equal images and for images that differ in brightness alone."""
+    from scipy.ndimage import prewitt
+
+    x, back = torch.rand(2, 1, 9, 8, generator=generator), torch.rand(2, 1, 9, 8, generator=generator)
+
+    def slope(image: np.ndarray) -> np.ndarray:
+        return np.hypot(*(prewitt(image, axis, mode="nearest") / 3 for axis in (0, 1)))
+
+    a, b = slope(x[1, 0].double().numpy()), slope(back[1, 0].double().numpy())
+    expected = 1 - (2 * a * b + 0.0026) / (a**2 + b**2 + 0.0026)
+    np.testing.assert_allclose(gradient_dissimilarity(x, back)[1, 0].numpy(), expected, atol=1e-5)
+    torch.testing.assert_close(gradient_dissimilarity(x, x), torch.zeros_like(x))
+    torch.testing.assert_close(gradient_dissimilarity(x / 2, x / 2 + 0.3), torch.zeros_like(x), atol=1e-4, rtol=0)
 
 
 def test_distances_in_the_code_are_scikit_learns(generator: torch.Generator) -> None:

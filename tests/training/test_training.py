@@ -19,6 +19,7 @@ from robustgen.evaluation.adversaries import adversary
 from robustgen.evaluation.robustness import evaluate_attack
 from robustgen.models.autoencoder import ConvolutionalAutoencoder, DenseAutoencoder, ResidualAutoencoder, autoencoder
 from robustgen.threat import ThreatModel
+from robustgen.training import plan
 from robustgen.training.classifier import default_epochs, train
 from robustgen.training.descent import Recipe, descend
 from robustgen.training.supervised import accuracy, channel_statistics
@@ -83,12 +84,19 @@ def test_accelerate_gives_the_weights_of_a_plain_loop() -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: float
+) -> None:
     """Dropout, shuffling, momentum and the schedule all go on where they were."""
     monkeypatch.setattr("robustgen.training.descent._CHECKPOINT_EVERY", -1.0)
-    recipe = Recipe(epochs=6, batch_size=16)
+    recipe = Recipe(epochs=6, batch_size=16, average=average)
     whole, x = regression()
-    expected = descend(whole, reconstruction, batches(x), 64, recipe, device=CPU)
+
+    def judge(model: nn.Module) -> float:
+        return reconstruction(model, x, 0).mean().item()
+
+    expected = descend(whole, reconstruction, batches(x), 64, recipe, device=CPU, validate=judge)
 
     def stop_after_three(done: int, of: int, loss: float) -> None:
         if done == 3:
@@ -98,12 +106,13 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
     half, _ = regression()
     with pytest.raises(Stop):
         descend(
-            half, reconstruction, batches(x), 64, recipe, device=CPU, checkpoint=checkpoint, progress=stop_after_three
-        )
+            half, reconstruction, batches(x), 64, recipe, device=CPU, validate=judge, checkpoint=checkpoint,
+            progress=stop_after_three,
+        )  # fmt: skip
     resumed, _ = regression(seed=99)  # other weights: everything must come from the checkpoint
     seen: list[int] = []
     history = descend(
-        resumed, reconstruction, batches(x), 64, recipe, device=CPU, checkpoint=checkpoint,
+        resumed, reconstruction, batches(x), 64, recipe, device=CPU, validate=judge, checkpoint=checkpoint,
         progress=lambda done, of, loss: seen.append(done),
     )  # fmt: skip
     assert seen == [4, 5, 6]
@@ -112,10 +121,73 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
         assert torch.equal(ours, theirs)
 
 
+def test_the_best_epoch_is_kept_and_patience_ends_training() -> None:
+    """The validation loss is the distance to weights that training passes through: those of its third epoch."""
+    third: list[Tensor] = []
+
+    def keep(done: int, of: int, loss: float) -> None:
+        if done == 3:
+            third.append(nn.utils.parameters_to_vector(network.parameters()).clone())
+
+    network, x = regression()
+    descend(network, reconstruction, batches(x), 64, Recipe(epochs=30, batch_size=16), device=CPU, progress=keep)
+    again, _ = regression()
+    recipe = Recipe(epochs=30, batch_size=16, patience=4)
+
+    def distance(model: nn.Module) -> float:
+        assert not model.training
+        return (nn.utils.parameters_to_vector(model.parameters()) - third[0]).norm().item()
+
+    history = descend(again, reconstruction, batches(x), 64, recipe, device=CPU, validate=distance)
+    assert len(history) == 3 + 4
+    assert torch.equal(nn.utils.parameters_to_vector(again.parameters()), third[0])
+
+
+def test_averaged_weights_are_the_moving_average() -> None:
+    seen: list[Tensor] = []
+    network, x = regression()
+
+    def watched(model: nn.Module, batch: Tensor, step: int) -> Tensor:
+        seen.append(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
+        return reconstruction(model, batch, step)
+
+    plain, _ = regression()
+    descend(plain, reconstruction, batches(x), 64, Recipe(epochs=4, batch_size=16), device=CPU)
+    descend(network, watched, batches(x), 64, Recipe(epochs=4, batch_size=16, average=0.9), device=CPU)
+    seen.append(nn.utils.parameters_to_vector(plain.parameters()).detach())  # after the last step
+    expected = seen[1]  # the mean begins with the weights after the first step
+    for weights in seen[2:]:
+        expected = 0.9 * expected + 0.1 * weights
+    torch.testing.assert_close(nn.utils.parameters_to_vector(network.parameters()), expected)
+
+
+def test_reduced_precision_comes_near(digits: Source) -> None:
+    losses = [
+        train(digits, "mlp", recipe=Recipe(epochs=2, precision=precision)).summary["losses"]
+        for precision in ("float32", "auto", "bfloat16")
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    assert losses[0] == pytest.approx(losses[2], rel=0.05)
+
+
+def test_a_plan_follows_the_data_and_the_preset() -> None:
+    def epochs(preset: str, n: int, given: int | None = None) -> int:
+        return plan.recipe(preset, n, epochs=given, batch_size=100, learning_rate=1e-3, seed=0).epochs
+
+    assert (epochs("default", 5000), epochs("default", 60_000), epochs("default", 100)) == (20, 5, 200)
+    assert epochs("fast", 5000) < epochs("default", 5000) < epochs("best", 5000)
+    assert epochs("best", 5000, 3) == 3
+    with pytest.raises(UsageError, match="did you mean 'best'"):
+        epochs("bestt", 5000)
+
+
 def test_divergence_is_reported() -> None:
     network, x = regression()
     with pytest.raises(RobustgenError, match="diverged in epoch 1.*lower the learning rate"):
         descend(network, lambda m, b, s: m(b).mean(1) / 0, batches(x), 64, Recipe(epochs=2, batch_size=16), device=CPU)
+    for wrong in ({"average": 1.0}, {"patience": 0}):
+        with pytest.raises(UsageError, match="average|patience"):
+            Recipe(epochs=1, **wrong)
     for wrong in ({"epochs": 0}, {"epochs": 1, "batch_size": 0}, {"epochs": 1, "learning_rate": 0.0}):
         with pytest.raises(UsageError, match="at least 1|above 0"):
             Recipe(**wrong)  # type: ignore[arg-type]
