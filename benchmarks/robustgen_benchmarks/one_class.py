@@ -148,7 +148,7 @@ def main() -> None:
     for name in given.peers:
         runs[f"PyOD {name}"] = pyod(name)
     stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.one_class --data {source.spec.name} --seeds {given.seeds}",
+        "commands": [],
         "date": datetime.now(UTC).date().isoformat(),
         "data_sha256": source.spec.sha256,
         "machine": describe_machine(),
@@ -156,7 +156,13 @@ def main() -> None:
         "results": [],
     }
     if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
+        before = json.loads(given.out.read_text(encoding="utf-8"))
+        stored["results"], stored["commands"] = before["results"], before["commands"]
+    words = [f"--{name} {' '.join(map(str, getattr(given, name)))}" for name in ("classes", "detectors", "peers")]
+    command = (
+        f"python -m robustgen_benchmarks.one_class --data {source.spec.name} --seeds {given.seeds} {' '.join(words)}"
+    )
+    stored["commands"] = list(dict.fromkeys([*stored["commands"], command]))
     done = {(r["detector"], r["class"], r["seed"]) for r in stored["results"]}
     for number in given.classes:
         for name, run in runs.items():
