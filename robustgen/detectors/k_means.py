@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
+from robustgen.detectors.standardise import Scale, require_scale
 from robustgen.errors import UsageError
 from robustgen.training.descent import TrainingProgress
 
@@ -21,17 +22,17 @@ class KMeansDetector(Detector):
     """min over k of ||x - centroid_k||^2 / d, with centroids by Lloyd's algorithm from k-means++ starts (Arthur,
     Vassilvitskii 2007).
 
-    `clusters`: how many centroids; fewer if there are fewer inputs. scikit-learn fits (in mini-batches when the data
-    exceeds 512 MiB), torch scores.
+    `clusters`: how many centroids; fewer if there are fewer inputs. `scale`: see `Detector`. scikit-learn fits (in
+    mini-batches when the data exceeds 512 MiB), torch scores.
     """
 
     centroids: Tensor
 
-    def __init__(self, clusters: int = 50, seed: int = 0) -> None:
+    def __init__(self, clusters: int = 50, scale: Scale = "auto", seed: int = 0) -> None:
         super().__init__()
         if clusters < 1:
             raise UsageError(f"k-means needs at least 1 cluster, but {clusters} came")
-        self.clusters, self.seed = clusters, seed
+        self.clusters, self.scale, self.seed = clusters, require_scale(scale), seed
         self.register_buffer("centroids", torch.empty(0, 0))
 
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
