@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -37,7 +37,7 @@ class Detector(nn.Module, ABC):
     """"standard": (x - mean) / standard deviation, value by value, as on the training inputs; "none": inputs as they
     come; "auto": standard for vectors (tables), none for images. An option of detectors whose constructor takes it."""
 
-    differentiable: ClassVar[bool] = True
+    differentiable: bool = True
     """Whether scores have gradients with respect to inputs."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class IsolationForestDetector(Detector):
     a column, so nothing is scaled.
     """
 
-    differentiable: ClassVar[bool] = False
+    differentiable = False
     scale = "none"
 
     feature: Tensor
