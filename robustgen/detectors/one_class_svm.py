@@ -33,7 +33,7 @@ class OneClassSVMDetector(Detector):
     width: Tensor
 
     def __init__(
-        self, nu: float = 0.1, gamma: float | None = None, most: int = 10_000, scale: Scale = "auto", seed: int = 0
+        self, nu: float = 0.5, gamma: float | None = None, most: int = 10_000, scale: Scale = "auto", seed: int = 0
     ) -> None:
         super().__init__()
         if not 0 < nu <= 1 or (gamma is not None and not 0 < gamma < float("inf")) or most < 2:
