@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.auto import AUTO, choice
 from robustgen_cli import options as o
 from robustgen_cli import output
 from robustgen_cli.loading import load_optional
@@ -22,8 +23,8 @@ def fit(
         str,
         typer.Argument(
             metavar="DETECTOR",
-            help="One of 'robustgen list detectors'.",
-            autocompletion=o.among(DETECTORS),
+            help="One of 'robustgen list detectors', or auto: by the shape of the data.",
+            autocompletion=o.among([AUTO, *DETECTORS]),
             show_default=False,
         ),
     ],
@@ -86,14 +87,20 @@ def fit(
 
     check_free(out, force)
     where = runtime.device(device)
+    chosen = name == AUTO
+    if chosen:  # its options are known only once the data are
+        through = load_optional(model, weights, mean, std, trust, layer)
+        source = load(data, size=size)
+        name = choice(source.spec.shape if through is None else (1,))
     kind = resolve(DETECTORS, name, "detector")
     given = {"preset": preset, "epochs": _epochs(epochs)}
     options = settings(name, kind, given, param, elsewhere=("seed",)) | (
         {"seed": seed} if accepts(name, "seed") else {}
     )
     make(name, options)  # checked before anything is loaded
-    through = load_optional(model, weights, mean, std, trust, layer)
-    source = load(data, size=size)
+    if not chosen:
+        through = load_optional(model, weights, mean, std, trust, layer)
+        source = load(data, size=size)
     key = fingerprint(
         command="fit",
         detector=name,
@@ -130,8 +137,8 @@ def fit(
         [
             (
                 "detector",
-                f"{name} on {source.spec.name}, {summary['n_train']} training and {summary['n_calibration']} "
-                "calibration inputs",
+                f"{name}{f' (by {AUTO})' if chosen else ''} on {source.spec.name}, {summary['n_train']} training and "
+                f"{summary['n_calibration']} calibration inputs",
             ),
             ("threshold", f"{summary['threshold']:.6g}: flags at most {fpr:.2%} of normal inputs in expectation"),
             ("saved in", str(out)),

@@ -10,6 +10,7 @@ from robustgen.attacks import ATTACKS
 from robustgen.attacks.art_names import ART, PREFIX
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.auto import AUTO, AUTO_HELP
 from robustgen.errors import UsageError
 from robustgen.models import ARCHITECTURES
 from robustgen.registry import Entry, suggestion
@@ -18,7 +19,7 @@ from robustgen_cli import output
 
 TABLES = {
     "attacks": {**ATTACKS, **{f"{PREFIX}{name}": Entry("", help) for name, help in ART.items()}},
-    "detectors": DETECTORS,
+    "detectors": {AUTO: Entry("", AUTO_HELP), **DETECTORS},
     "data": DATA,
     "models": {
         **ARCHITECTURES,

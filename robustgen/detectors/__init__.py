@@ -6,8 +6,25 @@ One file per method. `DETECTORS` is the list of names, without loading torch.
 from robustgen.registry import Entry
 
 DETECTORS = {
-    "pca": Entry("robustgen.detectors.pca:PCADetector", "distance from the principal subspace"),
+    "pca": Entry("robustgen.detectors.pca:PCADetector", "principal components: distance from or within their subspace"),
+    "kernel-pca": Entry("robustgen.detectors.kernel_pca:KernelPCADetector", "the same in a kernel's feature space"),
     "k-means": Entry("robustgen.detectors.k_means:KMeansDetector", "distance to the nearest of k centroids"),
+    "knn": Entry("robustgen.detectors.knn:KNNDetector", "distance to the k nearest training inputs"),
+    "lof": Entry("robustgen.detectors.lof:LOFDetector", "how much sparser than among its k nearest training inputs"),
+    "mahalanobis": Entry(
+        "robustgen.detectors.mahalanobis:MahalanobisDetector", "distance from the mean, by covariance"
+    ),
+    "gaussian-mixture": Entry(
+        "robustgen.detectors.gaussian_mixture:GaussianMixtureDetector", "unlikelihood under a mixture of Gaussians"
+    ),
+    "one-class-svm": Entry(
+        "robustgen.detectors.one_class_svm:OneClassSVMDetector", "outside the region that holds most training inputs"
+    ),
+    "isolation-forest": Entry(
+        "robustgen.detectors.isolation_forest:IsolationForestDetector",
+        "how few random cuts set an input apart (no gradients)",
+    ),
+    "fusion": Entry("robustgen.detectors.fusion:FusionDetector", "several detectors by their p-values: for tables"),
     "autoencoder": Entry(
         "robustgen.detectors.autoencoder:AutoencoderDetector",
         "reconstruction and code of an autoencoder: dense, convolutional or residual",

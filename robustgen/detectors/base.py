@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustgen.data.rows import Rows, as_rows
+from robustgen.detectors.standardise import Scale, Standardise, StandardRows
 from robustgen.errors import ArtifactError, RobustgenError, UsageError
 from robustgen.training.descent import TrainingProgress
 
@@ -26,6 +27,8 @@ class Detector(nn.Module, ABC):
 
     The constructor takes configuration only (numbers, strings) and stores each argument under its own name, so that a
     saved detector can be made again: `config`, `shape` and the state dict are all of it.
+
+    The columns of tables are standardised first (`scale`), so that `_fit` and `_score` get them in one unit.
     """
 
     shape: tuple[int, ...] | None = None
@@ -34,8 +37,16 @@ class Detector(nn.Module, ABC):
     _checkpoint: Path | None = None
     """Where a training in steps keeps its state."""
 
+    scale: Scale = "auto"
+    """"standard": (x - mean) / standard deviation, value by value, as on the training inputs; "none": inputs as they
+    come; "auto": standard for vectors (tables), none for images. An option of detectors whose constructor takes it."""
+
+    differentiable: bool = True
+    """Whether scores have gradients with respect to inputs."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.standardise: Standardise | None = None
         self.register_buffer(
             "_placed", torch.empty(0), persistent=False
         )  # follows .to(device) before there is any state
@@ -49,9 +60,11 @@ class Detector(nn.Module, ABC):
         goes on, if the detector is trained in steps. Raises `DataError` for data that cannot be used.
         """
         rows = data if isinstance(data, Rows) else as_rows(data)
-        self.shape = tuple(rows.shape)
-        self._build(self.shape)
         self._checkpoint = checkpoint
+        self._prepare(tuple(rows.shape))
+        if self.standardise is not None:
+            self.standardise.prepare(rows)
+            rows = StandardRows(rows, self.standardise)
         self._fit(rows, progress)
         self.eval()
         for parameter in self.parameters():
@@ -72,7 +85,17 @@ class Detector(nn.Module, ABC):
                 f"this detector was fitted on floating-point inputs of shape {self.shape}, but {tuple(x.shape[1:])} "
                 f"{x.dtype} came"
             )
-        return self._score(x, condition)
+        return self._score(self.standardised(x), condition)
+
+    @final
+    def standardised(self, x: Tensor) -> Tensor:
+        """Inputs as `_fit` and `_score` see them."""
+        return x if self.standardise is None else self.standardise(x)
+
+    @final
+    def restored(self, z: Tensor) -> Tensor:
+        """The inputs that `standardised` makes into `z`."""
+        return z if self.standardise is None else self.standardise.back(z)
 
     @property
     @final
@@ -87,8 +110,7 @@ class Detector(nn.Module, ABC):
         """Take over the state of a fitted detector of the same configuration. Raises `ArtifactError` if it does not
         fit.
         """
-        self.shape = shape
-        self._build(shape)
+        self._prepare(shape)
         try:
             for name, value in state.items():  # fitted arrays have the size that the fit gave them
                 path, _, leaf = name.rpartition(".")
@@ -104,6 +126,12 @@ class Detector(nn.Module, ABC):
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         return self
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        wanted = len(shape) == 1 if self.scale == "auto" else self.scale == "standard"
+        self.standardise = Standardise(shape).to(self._device) if wanted else None
+        self._build(shape)
 
     def _build(self, shape: tuple[int, ...]) -> None:
         """Make the networks for inputs of `shape`, with fresh weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import prod
 from typing import final
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
+from robustgen.detectors.standardise import Scale, require_scale
 from robustgen.errors import UsageError
 from robustgen.training.descent import TrainingProgress
 
@@ -21,37 +23,56 @@ class KMeansDetector(Detector):
     """min over k of ||x - centroid_k||^2 / d, with centroids by Lloyd's algorithm from k-means++ starts (Arthur,
     Vassilvitskii 2007).
 
-    `clusters`: how many centroids; fewer if there are fewer inputs. scikit-learn fits (in mini-batches when the data
-    exceeds 512 MiB), torch scores.
+    `clusters`: how many centroids; fewer if there are fewer inputs. `smallest`: the share of training inputs in [0, 1)
+    that a cluster must have to count (after He, Xu, Deng 2003, who tell large clusters from small ones): then anomalies
+    among the training inputs that form a cluster of their own stay anomalies. If no cluster is as large, the largest
+    counts. `scale`: see `Detector`. scikit-learn fits (in mini-batches when the data exceeds 512 MiB), torch scores.
     """
 
     centroids: Tensor
 
-    def __init__(self, clusters: int = 50, seed: int = 0) -> None:
+    def __init__(self, clusters: int = 50, smallest: float = 0.0, scale: Scale = "auto", seed: int = 0) -> None:
         super().__init__()
         if clusters < 1:
             raise UsageError(f"k-means needs at least 1 cluster, but {clusters} came")
-        self.clusters, self.seed = clusters, seed
+        if not 0 <= smallest < 1:
+            raise UsageError(f"smallest is a share of the training inputs in [0, 1), but {smallest:g} came")
+        self.clusters, self.smallest, self.scale, self.seed = clusters, smallest, require_scale(scale), seed
         self.register_buffer("centroids", torch.empty(0, 0))
 
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
         from sklearn.cluster import KMeans, MiniBatchKMeans
+        from sklearn.exceptions import ConvergenceWarning
 
         clusters = min(self.clusters, len(rows))
         if len(rows) * prod(rows.shape) <= _IN_MEMORY:
             x = torch.cat([batch.flatten(1) for batch in rows.batches(4096)]).cpu().numpy()
-            fitted = KMeans(clusters, n_init=1, random_state=self.seed).fit(x)
+            with warnings.catch_warnings():  # fewer distinct inputs than centroids: some centroids coincide
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                fitted = KMeans(clusters, n_init=1, random_state=self.seed).fit(x)
         else:
             fitted = MiniBatchKMeans(clusters, random_state=self.seed, n_init=1)
             for epoch in range(3):
                 for batch in rows.batches(4096, torch.Generator().manual_seed(self.seed + epoch)):
                     if len(batch) >= clusters:
                         fitted.partial_fit(batch.flatten(1).cpu().numpy())
-        self.centroids = torch.from_numpy(fitted.cluster_centers_).float().to(self._device)
+        centroids = torch.from_numpy(fitted.cluster_centers_).float().to(self._device)
+        self.centroids = centroids[self._large(centroids, rows)] if self.smallest else centroids
+
+    def _large(self, centroids: Tensor, rows: Rows) -> Tensor:
+        """Which clusters have enough of the rows."""
+        members = torch.zeros(len(centroids), dtype=torch.int64, device=centroids.device)
+        for x in rows.batches(4096):
+            members += torch.bincount(_nearest(x.flatten(1).to(centroids), centroids), minlength=len(centroids))
+        return members >= min(self.smallest * len(rows), int(members.max()))
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         flat, centroids = x.flatten(1), self.centroids.to(x.dtype)
-        # the nearest is found by the cheap expansion, its distance is then computed without cancellation
         with torch.no_grad():
-            nearest = (centroids.square().sum(1) - 2 * flat @ centroids.T).argmin(1)
+            nearest = _nearest(flat, centroids)
         return (flat - centroids[nearest]).square().mean(1)
+
+
+def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
+    """The nearest centroid of each row, by the cheap expansion: its distance is to be computed without cancellation."""
+    return (centroids.square().sum(1) - 2 * x @ centroids.T).argmin(1)

@@ -116,7 +116,7 @@ class ReconstructionDetector(Detector, ABC):
     @final
     def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """What the autoencoder makes of each input."""
-        return self._view(x).back
+        return self.restored(self._view(self.standardised(x)).back)
 
     @final
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:

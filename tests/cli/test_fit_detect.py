@@ -30,6 +30,23 @@ def test_fit_gives_a_calibrated_detector(run: Run, world: Path, tmp_path: Path, 
     assert f"threshold  {found['threshold']:.6g}" in again.out
 
 
+def test_auto_goes_by_the_data_and_what_is_saved_has_the_real_name(
+    run: Run, refused: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    ran = run("fit", "auto", "--data", world / "table.csv", "--fpr", "1/5", "--out", "table", "--param", "refit=false")
+    assert ran.code == 0
+    assert "fusion (by auto) on table.csv" in ran.out
+    found = json.loads((tmp_path / "table/results.json").read_text())
+    assert (found["detector"], found["options"]["refit"], found["options"]["seed"]) == ("fusion", False, 0)
+    assert run("detect", "table", world / "table.csv").code in (0, 3)
+    ran = run(
+        "fit", "auto", "--data", world / "two.npz", "--out", "image", "--param", "epochs=1", "--seed", 3, "--json"
+    )
+    assert (ran.json["detector"], ran.json["options"]["seed"]) == ("autoencoder", 3)
+    says = refused("fit", "auto", "--data", world / "two.npz", "--out", "no", "--param", "members=pca")
+    assert "unknown option of autoencoder 'members'" in says
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
@@ -44,6 +61,8 @@ def test_fit_gives_a_calibrated_detector(run: Run, world: Path, tmp_path: Path, 
         ("k-means", ["--param", "clusters=2.5"], ["clusters=2.5", "a whole number"]),
         ("k-means", ["--param", "seed=1"], ["'seed'"]),
         ("autoencoder", ["--param", "network=deep"], ["'deep'", "dense, convolutional"]),
+        ("knn", ["--param", "method=modal"], ["method=modal", "one of mean, largest, median"]),
+        ("fusion", ["--param", "members=knn k=0"], ["k=0"]),
         ("pca", ["--layer", "network"], ["--layer", "give --model too"]),
         ("pca", ["--weights", "w.pt", "--trust"], ["--weights and --trust", "give --model too"]),
         ("pca", ["--device", "cuda:77"], ["'cuda:77'"]),

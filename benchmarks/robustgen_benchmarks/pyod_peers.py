@@ -1,0 +1,40 @@
+"""PyOD's detectors with their own defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from io import StringIO
+from typing import Any
+
+import numpy.typing as npt
+
+PYOD = {
+    "KNN": "knn",
+    "CBLOF": "cblof",
+    "PCA": "pca",
+    "IForest": "iforest",
+    "LOF": "lof",
+    "OCSVM": "ocsvm",
+    "ECOD": "ecod",
+    "AutoEncoder": "auto_encoder",
+    "VAE": "vae",
+    "DeepSVDD": "deep_svdd",
+}
+
+
+def pyod(name: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any], int], npt.NDArray[Any]]:
+    """(rows to fit, rows to test, seed) -> the scores of PyOD's detector `name`, seeded where it can be."""
+    kind: Any = getattr(import_module(f"pyod.models.{PYOD[name]}"), name)
+
+    def run(train: npt.NDArray[Any], test: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
+        given: dict[str, Any] = {"random_state": seed, "n_features": train.shape[1], "verbose": 0}
+        wanted = inspect.signature(kind.__init__).parameters
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            detector = kind(**{key: value for key, value in given.items() if key in wanted})
+            scores: npt.NDArray[Any] = detector.fit(train).decision_function(test)
+        return scores
+
+    return run

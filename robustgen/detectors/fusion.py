@@ -1,0 +1,106 @@
+"""Several detectors, brought to one unit on held-out inputs and combined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, cast, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.data.hold_out import hold_out
+from robustgen.data.rows import Rows
+from robustgen.detectors.base import Detector
+from robustgen.detectors.evidence import Evidence
+from robustgen.detectors.standardise import Scale
+from robustgen.errors import UsageError
+from robustgen.registry import suggestion
+from robustgen.training.descent import TrainingProgress
+
+Combine = Literal["harmonic", "fisher", "smallest", "deviations"]
+
+_TABLES = "knn,k-means clusters=20 smallest=0.03,gaussian-mixture,pca scores=likelihood"
+
+
+@final
+class FusionDetector(Detector):
+    """What several detectors say together. Each is fitted on most training inputs, and its scores are turned into
+    p-values by those of the rest (about a tenth; a third where there are few), then it is fitted again on all of them.
+
+    `members`: names of detectors, separated by commas, each followed by its options as NAME=VALUE, as in "knn k=3,pca".
+    `combine`: "harmonic" = log mean 1 / p (the harmonic mean p-value, Wilson 2019: a smooth form of the smallest),
+    "fisher" = the sum of -log p (Fisher 1932), "smallest" = the largest -log p (Tippett 1931), "deviations" = the sum
+    of robust deviations from the held-out median. `refit`: False leaves out the second fit. The members get this seed.
+    Raises `UsageError` for members that do not exist.
+    """
+
+    scale: Scale = "none"  # each member has its own
+
+    def __init__(
+        self, members: str = _TABLES, combine: Combine = "harmonic", refit: bool = True, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if combine not in get_args(Combine):
+            raise UsageError(suggestion(combine, get_args(Combine), "combination"))
+        self.members, self.combine, self.refit, self.seed = members, combine, refit, seed
+        made = self._made()
+        self.differentiable = all(member.differentiable for member in made)
+
+    def _made(self) -> list[Detector]:
+        from robustgen.detectors.calibrated import accepts, make
+
+        made = []
+        for entry in self.members.split(","):
+            name, *pairs = entry.split() or [""]
+            options: dict[str, Any] = {"seed": self.seed} if accepts(name, "seed") else {}
+            for pair in pairs:
+                option, equals, text = pair.partition("=")
+                if not equals:
+                    raise UsageError(f"options of a member are written NAME=VALUE, but {pair!r} came after {name}")
+                options[option.replace("-", "_")] = _value(text)
+            made.append(make(name, options))
+        return made
+
+    def _build(self, shape: tuple[int, ...]) -> None:
+        made = self._made()
+        for member in made:
+            member.to(self._device)._prepare(shape)
+        self.parts = nn.ModuleList(made)
+        self.evidence = nn.ModuleList(Evidence() for _ in made).to(self._device)
+
+    def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
+        # 50 held-out inputs where a tenth would be fewer, but never more than a third
+        kept, held = hold_out(rows, every=min(10, max(3, len(rows) // 50)), seed=self.seed, device=self._device)
+        for member, evidence in self._pairs():
+            member.fit(kept, progress=progress)
+            with torch.no_grad():
+                evidence.prepare(torch.cat([member.score(x.to(self._device)) for x in held.batches(500)]))
+            if self.refit:
+                member.fit(rows, progress=progress)
+
+    def _pairs(self) -> list[tuple[Detector, Evidence]]:
+        return cast(list[tuple[Detector, Evidence]], list(zip(self.parts, self.evidence, strict=True)))
+
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        scores = [(evidence, member.score(x, condition)) for member, evidence in self._pairs()]
+        if self.combine == "deviations":
+            return torch.stack([evidence.deviations(score) for evidence, score in scores]).sum(0)
+        return _COMBINED[self.combine](torch.stack([evidence(score) for evidence, score in scores]))
+
+
+_COMBINED: dict[str, Callable[[Tensor], Tensor]] = {
+    "harmonic": lambda evidence: evidence.logsumexp(0) - math.log(len(evidence)),
+    "fisher": lambda evidence: evidence.sum(0),
+    "smallest": lambda evidence: evidence.amax(0),
+}
+
+
+def _value(text: str) -> Any:
+    """A number, true, false, none or a word."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

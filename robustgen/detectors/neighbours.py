@@ -1,0 +1,54 @@
+"""Training inputs that are kept, and the nearest of them to others."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from robustgen.data.rows import Rows
+
+_AT_ONCE = 2**25  # distances held at a time (128 MiB as float32)
+
+
+def kept_rows(rows: Rows, most: int, seed: int) -> Float[Tensor, "m d"]:
+    """At most `most` of the rows, flattened, in their order; drawn by `seed` where there are more."""
+    n = len(rows)
+    if n <= most:
+        return torch.cat([x.flatten(1) for x in rows.batches(4096)])
+    chosen = torch.zeros(n, dtype=torch.bool)
+    chosen[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]] = True
+    parts, start = [], 0
+    for x in rows.batches(4096):
+        parts.append(x.flatten(1)[chosen[start : start + len(x)].to(x.device)])
+        start += len(x)
+    return torch.cat(parts)
+
+
+def nearest(
+    x: Float[Tensor, "n d"], bank: Float[Tensor, "m d"], k: int
+) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
+    """Euclidean distances to the `k` nearest rows of `bank`, ascending and differentiable in `x`, and which they are.
+
+    Fewer than `k` if the bank is smaller.
+    """
+    k = min(k, len(bank))
+    step = max(1, _AT_ONCE // len(bank))
+    with torch.no_grad():
+        # the expansion is cheap but loses digits: it proposes twice as many, and their own differences decide
+        centre = bank.mean(0)
+        moved, found = bank - centre, []
+        squares = moved.square().sum(1)
+        for part in x.split(step):
+            expanded = squares - 2 * (part - centre) @ moved.T
+            proposed = expanded.topk(min(2 * k + 8, len(bank)), dim=1, largest=False).indices
+            exact = _distances(part, bank[proposed])
+            found.append(proposed.gather(1, exact.topk(k, dim=1, largest=False).indices))
+        chosen = torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64, device=x.device)
+    return _distances(x, bank[chosen]), chosen
+
+
+def _distances(x: Tensor, others: Tensor) -> Tensor:
+    """(n, k) from x (n, d) to others (n, k, d); the slope at 0 is 0."""
+    squares: Tensor = (x[:, None] - others).square().sum(2)
+    return squares.clamp_min(1e-30).sqrt()

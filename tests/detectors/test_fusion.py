@@ -1,0 +1,114 @@
+"""Several detectors as one: units, tails, ways to combine, and what `auto` stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from robustgen.detectors.auto import choice
+from robustgen.detectors.calibrated import make
+from robustgen.detectors.evidence import Evidence
+from robustgen.detectors.fusion import FusionDetector
+from robustgen.errors import UsageError
+from robustgen.metrics import auroc
+from robustgen.testing import check_detector
+
+
+@pytest.mark.parametrize("combine", ["harmonic", "fisher", "smallest", "deviations"])
+def test_every_combination_keeps_the_contract(combine: str) -> None:
+    check_detector(lambda: FusionDetector("knn k=3,pca scores=likelihood", combine), (10,))  # type: ignore[arg-type]
+
+
+def evidence(scores: torch.Tensor) -> Evidence:
+    found = Evidence()
+    found.prepare(scores)
+    return found.double()
+
+
+def test_evidence_is_minus_log_p_of_an_exponential(generator: torch.Generator) -> None:
+    """Scores that are exponential have -log p = score: inside, and far beyond the held-out ones."""
+    scores = torch.empty(20_000, dtype=torch.float64).exponential_(generator=generator)
+    points = torch.tensor([0.1, 1, 2, 5, 10, 20, 40], dtype=torch.float64)
+    torch.testing.assert_close(evidence(scores)(points), points, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+def test_evidence_rises_with_the_score_everywhere(generator: torch.Generator, n: int) -> None:
+    for scores in (torch.randn(n, generator=generator), torch.randint(0, 3, (n,), generator=generator), torch.ones(n)):
+        points = torch.linspace(-9, 9, 500, dtype=torch.float64, requires_grad=True)
+        found = evidence(scores.float())(points)
+        assert torch.isfinite(found).all()
+        assert (found.diff() > 0).all()
+        (slope,) = torch.autograd.grad(found.sum(), points)
+        assert (slope > 0).all()
+
+
+def test_another_unit_of_a_member_changes_nothing(generator: torch.Generator) -> None:
+    scores, new = torch.randn(60, generator=generator).double(), torch.randn(20, generator=generator).double()
+    torch.testing.assert_close(evidence(1000 * scores - 7)(1000 * new - 7), evidence(scores)(new), rtol=1e-4, atol=1e-4)
+
+
+def test_what_one_member_sees_the_fusion_sees(generator: torch.Generator) -> None:
+    """Anomalies in a low-variance direction escape kNN, those of a gap between clusters escape PCA."""
+    side = torch.randint(0, 2, (800, 1), generator=generator) * 8.0 - 4
+    x = torch.cat([side + torch.randn(800, 1, generator=generator), torch.randn(800, 7, generator=generator)], 1)
+    x[:, 7] = x[:, 1] + 0.01 * x[:, 7]
+    train, normal = x[:600], x[600:]
+    gap, tilted = normal[:100].clone(), normal[100:].clone()
+    gap[:, 0] = 0.3 * torch.randn(100, generator=generator)
+    tilted[:, 7] = tilted[:, 1] + 0.2 * torch.randn(100, generator=generator)
+    odd = torch.cat([gap, tilted])
+
+    def caught(name: str, options: dict[str, object]) -> float:
+        detector = make(name, options).fit(train)
+        return float(auroc(detector.score(normal).double().numpy(), detector.score(odd).double().numpy()).value)
+
+    members = ("knn k=5", "pca scores=likelihood components=7")
+    alone = max(caught("knn", {}), caught("pca", {"scores": "likelihood", "components": 7}))
+    assert caught("fusion", {"members": ",".join(members)}) > alone + 0.02
+
+
+def test_members_are_made_from_their_words() -> None:
+    detector = FusionDetector("knn k=3 method=largest, k-means clusters=4,pca", seed=7)
+    knn, means, pca = detector._made()
+    assert knn.config == {"k": 3, "method": "largest", "bank": 20_000, "scale": "auto", "seed": 7}
+    assert means.config["clusters"] == 4
+    assert means.config["seed"] == 7
+    assert pca.config["components"] == 0.9
+    assert detector.config["members"] == "knn k=3 method=largest, k-means clusters=4,pca"
+    assert not FusionDetector("knn,isolation-forest").differentiable
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ("", "unknown detector ''"),
+        ("knn,pac", "did you mean 'pca'"),
+        ("knn k", "NAME=VALUE"),
+        ("knn n=3", "no option 'n'"),
+        ("knn k=0", "k=0"),
+    ],
+)
+def test_members_that_make_no_sense(members: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        FusionDetector(members)
+
+
+def test_few_rows_are_enough(generator: torch.Generator) -> None:
+    for n in (4, 12, 40):
+        x = torch.rand(n, 3, generator=generator)
+        detector = FusionDetector("knn,k-means clusters=2,pca").fit(x)
+        assert torch.isfinite(detector.score(x)).all()
+        assert detector.score(torch.full((1, 3), 9.0)) > detector.score(x).max()
+
+
+def test_far_inputs_still_differ(generator: torch.Generator) -> None:
+    detector = FusionDetector().fit(torch.rand(100, 4, generator=generator))
+    scores = detector.score(torch.tensor([[10.0], [100.0], [1000.0]]).expand(3, 4)).numpy()
+    assert np.diff(scores).min() > 1
+
+
+def test_auto_goes_by_the_shape_of_the_data() -> None:
+    assert choice((7,)) == "fusion"
+    assert choice((1, 28, 28)) == "autoencoder"
