@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,8 @@ class Rows(ABC):
     """A finite set of inputs of one shape, floating and finite. Subclasses write `_batches` and `_count`."""
 
     shape: tuple[int, ...]
+    known: ClassVar[bool] = False
+    """Whether all inputs have been checked once and cannot have changed."""
 
     def __init__(self, shape: tuple[int, ...], limit: int | None) -> None:
         self.shape, self.limit = shape, limit
@@ -41,7 +43,7 @@ class Rows(ABC):
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1: got {batch_size}")
         for x in self._batches(batch_size, generator):
-            yield checked(x, self.shape)
+            yield x if self.known else checked(x, self.shape)
 
     @abstractmethod
     def _batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
@@ -107,6 +109,8 @@ def checked(x: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
 
 class TensorRows(Rows):
     """The rows of a tensor (n, ...)."""
+
+    known = True
 
     def __init__(self, x: Tensor, limit: int | None = None) -> None:
         if x.ndim < 2 or not x.numel():

@@ -109,7 +109,10 @@ def descend(
     if device.type == "cuda":  # where convolutions of 16 bits need it; on a CPU small ones are slower so
         network.to(memory_format=torch.channels_last)
     run = _Run(network, recipe, recipe.epochs * batches, validate)
-    prepared, stepper = processes.prepare(network, run.optimizer)
+    # alone, accelerate's wrappers would add a third to a small network's step
+    together = processes.num_processes > 1
+    prepared, stepper = processes.prepare(network, run.optimizer) if together else (network, run.optimizer)
+    backward: Callable[[Tensor], None] = processes.backward if together else Tensor.backward
     saved = time.monotonic()
     with seeded(recipe.seed + processes.process_index), torch.enable_grad():
         if checkpoint is not None and checkpoint.is_file():
@@ -121,7 +124,7 @@ def descend(
             for step, batch in enumerate(islice(mine, batches), start=len(run.history) * batches):
                 with reduced(device, recipe.precision):
                     losses = loss(prepared, batch.to(device), step)
-                processes.backward(losses.mean())
+                backward(losses.mean())
                 stepper.step()
                 run.stepped()
                 stepper.zero_grad()
@@ -158,8 +161,9 @@ class _Run:
 
     def __init__(self, network: nn.Module, recipe: Recipe, steps: int, validate: Validate | None) -> None:
         self.network, self.recipe, self.validate = network, recipe, validate
+        fused = next(network.parameters()).device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, total_steps=steps + 1)
         self.averaged: AveragedModel | None = None

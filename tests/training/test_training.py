@@ -65,12 +65,14 @@ def test_training_repeats_from_its_seed_and_leaves_the_global_state_alone() -> N
     assert not network.training
 
 
-def test_accelerate_gives_the_weights_of_a_plain_loop() -> None:
+def test_training_gives_the_weights_of_a_plain_loop() -> None:
     recipe = Recipe(epochs=3, batch_size=16, seed=7)
     network, x = regression()
     plain, _ = regression()
     descend(network, reconstruction, batches(x), 64, recipe, device=CPU)
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        plain.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=13)
     with torch.random.fork_rng():
         torch.random.manual_seed(7)
