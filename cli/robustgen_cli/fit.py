@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,15 @@ def fit(
         str | None,
         typer.Option("--layer", help="With --model: whose input to look at; by default its last linear layer."),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            metavar="DETECTOR",
+            help="Look at the code of this detector, made by fit, instead of the input itself.",
+            show_default=False,
+        ),
+    ] = None,
     param: o.Params = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
@@ -54,7 +64,8 @@ def fit(
     """Train a detector on normal inputs and calibrate it on held-out ones, so that at most the given share of normal
     inputs is flagged.
 
-    With --model it judges what enters a layer of that classifier instead of the input itself.
+    With --model it judges what enters a layer of that classifier instead of the input itself, and with --features the
+    code of another detector, such as an autoencoder.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
@@ -62,6 +73,7 @@ def fit(
     from robustgen.artifacts import RESULTS, check_free, staged, to_json
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector, accepts, make
+    from robustgen.errors import UsageError
     from robustgen.registry import resolve
 
     check_free(out, force)
@@ -70,6 +82,9 @@ def fit(
     options = settings(name, kind, {}, param, elsewhere=("seed",)) | ({"seed": seed} if accepts(name, "seed") else {})
     make(name, options)  # checked before anything is loaded
     through = load_optional(model, weights, mean, std, trust, layer)
+    if features is not None and model is not None:
+        raise UsageError("--model and --features are both given: a detector looks through one of them")
+    codec = None if features is None else CalibratedDetector.load(features)
     source = load(data, size=size)
     with staged(out, force) as directory:
         with output.epochs(f"fitting {name}", quiet) as progress:
@@ -80,6 +95,7 @@ def fit(
                 options=options,
                 model=through,
                 layer=layer,
+                codec=codec,
                 device=where,
                 batch_size=batch_size,
                 progress=progress,
@@ -91,11 +107,12 @@ def fit(
     if json:
         output.emit(summary)
         return
+    eyes = "" if codec is None else f"codes of {codec.name} on "
     output.facts(
         [
             (
                 "detector",
-                f"{name} on {source.spec.name}, {summary['n_train']} training and {summary['n_calibration']} "
+                f"{name} on {eyes}{source.spec.name}, {summary['n_train']} training and {summary['n_calibration']} "
                 "calibration inputs",
             ),
             ("threshold", f"{summary['threshold']:.6g}: flags at most {fpr:.2%} of normal inputs in expectation"),

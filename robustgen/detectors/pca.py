@@ -67,11 +67,18 @@ class PCADetector(Detector):
         self.mean = torch.from_numpy(np.ascontiguousarray(fitted.mean_)).float().to(device)
         self.directions = torch.from_numpy(np.ascontiguousarray(directions)).float().to(device)
 
+    def encode(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
+        """The coordinates of each input along the principal components."""
+        return (x.flatten(1) - self.mean.to(x.dtype)) @ self.directions.to(x.dtype).T
+
+    def decode(self, code: Float[Tensor, "n k"]) -> Float[Tensor, "n *shape"]:
+        """The point of the principal subspace with these coordinates."""
+        flat = code @ self.directions.to(code.dtype) + self.mean.to(code.dtype)
+        return flat.unflatten(1, self.shape or (-1,))
+
     def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """The point of the principal subspace nearest to each input."""
-        centred = x.flatten(1) - self.mean.to(x.dtype)
-        directions = self.directions.to(x.dtype)
-        return (centred @ directions.T @ directions + self.mean.to(x.dtype)).reshape(x.shape)
+        return self.decode(self.encode(x))
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return (x - self.reconstruct(x)).square().flatten(1).mean(1)

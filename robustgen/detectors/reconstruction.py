@@ -101,13 +101,25 @@ class ReconstructionDetector(Detector, ABC):
         return views
 
     def _view(self, x: Tensor) -> View:
-        code = self.autoencoder.get_submodule("encoder")(x)
-        return View(x, self.autoencoder.get_submodule("decoder")(code), code)
+        code = self.encode(x)
+        return View(x, self.decode(code), code)
+
+    @final
+    def encode(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
+        """The code of each input."""
+        code: Tensor = self.autoencoder.get_submodule("encoder")(x)
+        return code
+
+    @final
+    def decode(self, code: Float[Tensor, "n k"]) -> Float[Tensor, "n *shape"]:
+        """What the autoencoder takes each code for."""
+        x: Tensor = self.autoencoder.get_submodule("decoder")(code)
+        return x
 
     @final
     def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """What the autoencoder makes of each input."""
-        return self._view(x).back
+        return self.decode(self.encode(x))
 
     @final
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
