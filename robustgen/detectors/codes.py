@@ -74,6 +74,13 @@ class Codes(nn.Module):
         return as_codec(self.detector, self.name).encode(x)
 
     @property
+    def width(self) -> int:
+        """k, of the detector as it is fitted."""
+        shape = self.detector.shape or ()
+        with torch.no_grad():
+            return int(self(torch.zeros(1, *shape, device=self.detector._device)).shape[1])
+
+    @property
     def config(self) -> dict[str, Any]:
         """What, beside the state, makes the detector again."""
         return {"detector": self.name, "options": self.detector.config, "shape": self.detector.shape}

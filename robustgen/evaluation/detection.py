@@ -60,8 +60,14 @@ def write_verdicts(file: TextIO, verdicts: Iterable[Verdict], form: str) -> None
     writer = csv.writer(file)
     writer.writerow([field.name for field in fields(Verdict)])
     for verdict in verdicts:
-        name = f"'{verdict.input}" if verdict.input[:1] in "=+-@\t\r" else verdict.input
-        writer.writerow([name, repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)])
+        writer.writerow(
+            [spreadsheet_safe(verdict.input), repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)]
+        )
+
+
+def spreadsheet_safe(name: str) -> str:
+    """A name that a spreadsheet would run as a formula, with a leading apostrophe; others as they are."""
+    return f"'{name}" if name[:1] in "=+-@\t\r" else name
 
 
 @dataclass(frozen=True)
