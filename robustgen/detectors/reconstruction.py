@@ -101,8 +101,8 @@ class ReconstructionDetector(Detector, ABC):
         return views
 
     def _view(self, x: Tensor) -> View:
-        code = self.encode(x)
-        return View(x, self.decode(code), code)
+        code = self.autoencoder.get_submodule("encoder")(x)
+        return View(x, self.autoencoder.get_submodule("decoder")(code), code)
 
     @final
     def encode(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
@@ -119,7 +119,7 @@ class ReconstructionDetector(Detector, ABC):
     @final
     def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """What the autoencoder makes of each input."""
-        return self.decode(self.encode(x))
+        return self._view(x).back
 
     @final
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
