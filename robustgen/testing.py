@@ -109,8 +109,8 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
     """Check what every detector promises; `make` gives a fresh one.
 
     A clear error before it is fitted; one finite score per input, higher for gross anomalies; the same score for any
-    batch; a gradient with respect to the input; the same detector from the same data; a saved state that scores the
-    same; inputs and random state untouched.
+    batch; a gradient with respect to the input, if it says that it is differentiable; the same detector from the same
+    data; a saved state that scores the same; inputs and random state untouched.
     """
     generator = torch.Generator().manual_seed(0)
     basis = torch.rand(3, *shape, generator=generator)
@@ -137,9 +137,10 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
     rounding = 1e-7 + 1e-4 * scores.std().item()  # a score may be a difference near 0
     alike = torch.allclose(alone, scores[:8], rtol=1e-4, atol=rounding)
     _check(alike, "a score does not depend on the batch it comes in")
-    point = torch.rand(4, *shape, generator=generator, requires_grad=True)
-    (gradient,) = torch.autograd.grad(detector.score(point).sum(), point)
-    _check(bool((gradient.flatten(1).abs().sum(1) > 0).all()), "a score has a gradient with respect to its input")
+    if detector.differentiable:
+        point = torch.rand(4, *shape, generator=generator, requires_grad=True)
+        (gradient,) = torch.autograd.grad(detector.score(point).sum(), point)
+        _check(bool((gradient.flatten(1).abs().sum(1) > 0).all()), "a score has a gradient with respect to its input")
     with torch.no_grad():
         _check(torch.equal(make().fit(x).score(x), scores), "the same data and seed give the same detector")
         _check(torch.equal(detector.fit(x).score(x), scores), "fitting again forgets the first fit")

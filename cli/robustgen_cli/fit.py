@@ -107,6 +107,7 @@ def fit(
     if json:
         output.emit(summary)
         return
+    facts = summary["facts"]
     eyes = "" if codec is None else f"codes of {codec.name} on "
     output.facts(
         [
@@ -116,6 +117,7 @@ def fit(
                 "calibration inputs",
             ),
             ("threshold", f"{summary['threshold']:.6g}: flags at most {fpr:.2%} of normal inputs in expectation"),
+            *([("facts", ", ".join(f"{name} {value:.4g}" for name, value in facts.items()))] if facts else []),
             ("saved in", str(out)),
         ]
     )

@@ -30,6 +30,9 @@ class Detector(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     """The shape of one input, known once fitted."""
 
+    differentiable: bool = True
+    """Whether scores have gradients with respect to inputs."""
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer(

@@ -21,6 +21,7 @@ from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.streaming import Streaming, as_streaming
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
 from robustgen.models.build import from_config
@@ -107,6 +108,15 @@ class CalibratedDetector:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
         return self.detector.score(x if self.features is None else self.features(x))
 
+    def update(self, x: Float[Tensor, "n *shape"]) -> None:
+        """Take in further inputs; threshold and held-out scores stay. Raises `UsageError` for a detector that takes in
+        nothing after its fit.
+        """
+        streaming = as_streaming(self.detector, self.name)
+        with torch.no_grad():
+            seen = x.to(self.device)
+            streaming.partial_fit(seen if self.features is None else self.features(seen))
+
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""
         with torch.no_grad():
@@ -138,6 +148,7 @@ class CalibratedDetector:
             "model": None if self.model is None else self.model.origin,
             "layer": self._layer,
             "codes_of": self.features.name if isinstance(self.features, Codes) else None,
+            "facts": self.detector.facts() if isinstance(self.detector, Streaming) else {},
             "versions": versions(),
         }
 
