@@ -46,6 +46,20 @@ def test_codes_as_a_table(run: Run, world: Path) -> None:
     assert {"input", "label", "score", "code_0"} <= set(rows[0])
 
 
+@pytest.mark.parametrize(("data", "layout"), [("two.npz", "pca"), ("no-labels.npz", "t-sne")])
+def test_codes_are_drawn_as_a_map(run: Run, world: Path, data: str, layout: str) -> None:
+    fitted = run("fit", "pca", "--data", world / data, "--param", "components=4", "--out", "det", "--quiet")
+    assert fitted.code == 0
+    ran = run("encode", "det", world / data, "--map", "map.png", "--layout", layout, "--limit", 60, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert (ran.json["n"], ran.json["out"], ran.json["map"]) == (60, None, "map.png")
+    with Image.open("map.png") as picture:
+        assert picture.format == "PNG"
+    both = run("encode", "det", world / data, "--map", "map.svg", "--out", "codes.npz")
+    assert "codes.npz, map.svg" in both.out
+    assert "<svg" in Path("map.svg").read_text()
+
+
 def test_reconstruction_says_rate_and_error(run: Run, world: Path, tmp_path: Path) -> None:
     words = ("reconstruct", world / "detector", world / "two.npz", "--bits", "3,32", "--limit", 50, "--out", "rec")
     ran = run(*words, "--json")
@@ -88,6 +102,9 @@ def test_tables_have_codes_too(run: Run, world: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (("encode", "D", "two.npz"), "--out codes.npz"),
+        (("encode", "D", "two.npz", "--map", "map.jpg"), "does not end in .png or .svg"),
+        (("encode", "D", "two.npz", "--map", "map.png", "--layout", "umap"), "unknown layout 'umap'"),
+        (("encode", "D", "two.npz", "--map", "map.png"), "at least 3 codes of 2 values"),
         (("encode", "D", "two.npz", "--out", "codes.txt"), "does not end in .npz or .csv"),
         (("encode", "D", "two.npz", "--out", "there.csv"), "exists already"),
         (("encode", "D", "colour.npz", "--out", "codes.csv"), "(3, 6, 6)"),
