@@ -73,8 +73,8 @@ class PCADetector(Detector):
 
     def decode(self, code: Float[Tensor, "n k"]) -> Float[Tensor, "n *shape"]:
         """The point of the principal subspace with these coordinates."""
-        flat = code @ self.directions.to(code.dtype) + self.mean.to(code.dtype)
-        return flat.unflatten(1, self.shape or (-1,))
+        flat: Tensor = code @ self.directions.to(code.dtype) + self.mean.to(code.dtype)
+        return flat.reshape(len(code), *(self.shape or (-1,)))
 
     def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """The point of the principal subspace nearest to each input."""

@@ -33,7 +33,8 @@ class SimHashDetector(Detector):
     `bits`: of one hash, None = log2(inputs), so that a cell would hold one input if they spread evenly; fewer tell less
     apart, more make all inputs new. `tables`: independent hashes; what more of them take away is noise. `network`: of
     the autoencoder, as `ReconstructionDetector` has them with `code`, `epochs`, `batch_size` and `learning_rate`;
-    "none" = the inputs themselves are hashed, each value less its mean, by its standard deviation.
+    "none" = the inputs themselves are hashed: vectors whitened, the values of images each less their mean, by their
+    standard deviation.
     """
 
     differentiable = False
@@ -86,7 +87,7 @@ class SimHashDetector(Detector):
             self.codec._fit(rows, progress)
         kept, held = hold_out(rows, seed=self.seed, device=self._device)
         apart = len(kept) + len(held) <= len(rows)
-        self.centre, whitening = _whitening(self._codes(kept), full=self.codec is not None)
+        self.centre, whitening = _whitening(self._codes(kept), full=self.codec is not None or len(rows.shape) == 1)
         bits = self.bits or max(1, round(math.log2(len(rows))))
         drawn = _directions(len(whitening), self.tables, bits, self.seed).to(whitening)
         self.planes = (whitening @ drawn if whitening.ndim == 2 else whitening[:, None] * drawn).float()
@@ -112,7 +113,7 @@ class SimHashDetector(Detector):
         bits = self.planes.shape[1] // self.tables
         signs = (code - self.centre.to(code.dtype)) @ self.planes.to(code.dtype) > 0
         worth = 2 ** torch.arange(bits, device=code.device)
-        numbers = (signs.unflatten(1, (self.tables, bits)) * worth).sum(2)
+        numbers: Tensor = (signs.unflatten(1, (self.tables, bits)) * worth).sum(2)
         return numbers + (torch.arange(self.tables, device=code.device) << bits)
 
     def _frequencies(self, hashes: Int64[Tensor, "n tables"]) -> Int64[Tensor, "n tables"]:

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def write_codes(path: Path, found: Encoded, source: Source, form: str) -> None:
     names = [source.label(row) for row in found.index.tolist()]
     classes = source.spec.classes
     if form == "npz":
-        arrays = {"x": found.code.numpy(), "index": found.index.numpy(), "score": found.score}
+        arrays: dict[str, Any] = {"x": found.code.numpy(), "index": found.index.numpy(), "score": found.score}
         arrays["input"] = np.array([name.encode(errors="backslashreplace").decode() for name in names])
         if found.y is not None:
             arrays |= {"y": found.y.numpy(), "classes": np.array(classes)}

@@ -75,12 +75,12 @@ class Course:
     @property
     def unevenness(self) -> Array:
         """(m,) the largest step by the mean step: 1 = even, s - 1 = one jump."""
-        return self.steps.max(1) / np.maximum(self.steps.mean(1), 1e-12)
+        return np.asarray(self.steps.max(1) / np.maximum(self.steps.mean(1), 1e-12), np.float64)
 
     @property
     def detour(self) -> Array:
         """(m,) the length of the way by the distance between its ends: 1 = straight."""
-        return self.steps.sum(1) / np.maximum(self.direct, 1e-12)
+        return np.asarray(self.steps.sum(1) / np.maximum(self.direct, 1e-12), np.float64)
 
     def summary(self) -> dict[str, Any]:
         """Means over the ways; p-values and flags of what lies between the ends."""

@@ -72,14 +72,22 @@ def _by_class(
     shown = np.sort(found[np.argsort(-counts, kind="stable")][:_MOST_CLASSES])
     rest = ~np.isin(classes, shown)
     if rest.any():
-        axes.scatter(*points[rest].T, s=size, color=FRAME, linewidths=0, rasterized=True)
+        axes.scatter(points[rest, 0], points[rest, 1], s=size, color=FRAME, linewidths=0, rasterized=True)
     order = np.random.default_rng(0).permutation(len(points))  # no class lies on top of all others
     for turn, part in enumerate(np.array_split(order, 8)):
         for place, number in enumerate(shown):
             here = points[part[classes[part] == number]]
             colour, marker = SERIES[place % len(SERIES)], list(_MARKERS)[place // len(SERIES)]
             axes.scatter(
-                *here.T, s=size, color=colour, marker=marker, linewidths=0, alpha=0.75, rasterized=True, zorder=2 + turn
+                here[:, 0],
+                here[:, 1],
+                s=size,
+                color=colour,
+                marker=marker,
+                linewidths=0,
+                alpha=0.75,
+                rasterized=True,
+                zorder=2 + turn,
             )
     for place, number in enumerate(shown):
         x, y = np.median(points[classes == number], axis=0)
@@ -103,12 +111,20 @@ def _by_score(
     below = np.searchsorted(np.sort(scores), scores, side="right") / max(len(scores), 1)
     order = np.argsort(scores, kind="stable")  # the highest on top
     drawn = axes.scatter(
-        *points[order].T, c=below[order], cmap="cividis_r", vmin=0, vmax=1, s=size, linewidths=0, rasterized=True
+        points[order, 0],
+        points[order, 1],
+        c=below[order],
+        cmap="cividis_r",
+        vmin=0,
+        vmax=1,
+        s=size,
+        linewidths=0,
+        rasterized=True,
     )
     flagged = scores > threshold
     axes.scatter(
-        *points[flagged].T, s=size * 2.2, facecolors="none", edgecolors=WRONG, linewidths=0.7, rasterized=True,
-        label=f"flagged: {int(flagged.sum())} of {len(scores)}",
+        points[flagged, 0], points[flagged, 1], s=size * 2.2, facecolors="none", edgecolors=WRONG, linewidths=0.7,
+        rasterized=True, label=f"flagged: {int(flagged.sum())} of {len(scores)}",
     )  # fmt: skip
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.06), handletextpad=0.4, borderpad=0, labelcolor=INK)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.75, aspect=24, pad=0.02)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -128,6 +129,21 @@ def test_foreign_digits_are_seldom_visited() -> None:
     scores = detector.score(test.x)
     found = auroc(scores[test.y < 5].numpy(), scores[test.y >= 5].numpy())
     assert found.value > 0.85
+
+
+def test_hashing_the_codes_of_an_autoencoder_is_simhash() -> None:
+    """The same autoencoder's codes as vectors and the same seed give the same hashes and counts; of so few inputs none
+    is held out, so that both whiten by the same ones.
+    """
+    source = load("digits")
+    x = source.read(source.rows("train")[:30]).x
+    whole = SimHashDetector(epochs=2, bits=6).fit(x)
+    assert whole.codec is not None
+    assert np.isnan(whole.facts()["unseen"])
+    apart = SimHashDetector(network="none", bits=6).fit(whole.codec.encode(x))
+    test = source.read(source.rows("test")).x
+    assert torch.equal(apart.visited, whole.visited)
+    torch.testing.assert_close(apart.score(whole.codec.encode(test)), whole.score(test))
 
 
 def test_a_calibrated_detector_takes_in_more() -> None:
