@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
+
+from robustgen.data.rows import Rows
+from robustgen.detectors.base import Detector
+from robustgen.training.descent import TrainingProgress
 
 
 class Linear2(nn.Module):
@@ -58,3 +64,27 @@ def small_cnn(seed: int = 0) -> nn.Module:
             nn.Flatten(),
             nn.Linear(512, 10),
         )
+
+
+@final
+class GaussianDetector(Detector):
+    """Independent normal values of the training inputs' mean and deviation: a generative model in closed form."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.empty(0))
+        self.register_buffer("deviation", torch.empty(0))
+
+    def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
+        x = torch.cat(list(rows.batches(512)))
+        self.mean, self.deviation = x.mean(0), x.std(0) + 1e-3
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        noise = torch.randn(n, *self.mean.shape, generator=torch.Generator().manual_seed(seed))
+        return self.mean + self.deviation * noise
+
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return ((x - self.mean) / self.deviation).square().flatten(1).mean(1)

@@ -51,6 +51,13 @@ def detect(
             "--fpr", parser=o.number, metavar="RATE", help="Another false-alarm rate than it was fitted with."
         ),
     ] = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Let a detector that counts (simhash) take in each batch once it is judged, and keep what it learnt.",
+        ),
+    ] = False,
     limit: o.Limit = None,
     model: o.OptionalModel = None,
     weights: o.Weights = None,
@@ -68,24 +75,30 @@ def detect(
     Example: robustgen detect detector/ photos/ --out scores.csv
     """
     from robustgen import runtime
-    from robustgen.artifacts import write_atomically
+    from robustgen.artifacts import check_free, read_artifact, write_atomically
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.detectors.streaming import as_streaming
     from robustgen.errors import UsageError
     from robustgen.evaluation.detection import detect as judge
-    from robustgen.evaluation.detection import familiarity
+    from robustgen.evaluation.detection import familiarity, write_back
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--out {out} ends in neither .csv nor .jsonl: choose one")
     if out is not None and out.exists() and not force:
         raise UsageError(f"--out {out} exists already: choose another name, or overwrite it with --force")
+    if update:
+        check_free(detector, force=True)  # it will be replaced
     through = load_optional(model, weights, mean, std, trust)
     where = runtime.device(device)
-    loaded = CalibratedDetector.load(detector, through).to(where)
+    before = read_artifact(detector, "detector").sha256 if update else ""
+    loaded = stored = CalibratedDetector.load(detector, through).to(where)
+    if update:
+        as_streaming(loaded.detector, loaded.name)  # says so now if it cannot take in anything
     if fpr is not None:
         loaded = loaded.at(fpr)
     source = load(inputs, like=loaded.spec)
-    verdicts = judge(loaded, source, batch_size=batch_size, limit=limit)
+    verdicts = judge(loaded, source, batch_size=batch_size, limit=limit, update=update)
     total, lines = len(source.rows("test")[:limit]), sys.stdout if json else None
     seen = _Seen()
     with output.counting(f"detecting with {loaded.name}", total, quiet or json) as progress:
@@ -94,6 +107,8 @@ def detect(
             deque(watched, maxlen=0)
         else:
             write_atomically(out, partial(_write, verdicts=watched, form=out.suffix[1:]), force)
+    if update:
+        write_back(stored, detector, before)
     output.warn_skipped(
         source.skipped
     )  # also with --quiet: an input that was not judged must not pass for a normal one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -57,6 +58,15 @@ def fit(
             show_default="auto",
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            metavar="DETECTOR",
+            help="Look at the code of this detector, made by fit, instead of the input itself.",
+            show_default=False,
+        ),
+    ] = None,
     param: o.Params = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
@@ -74,24 +84,29 @@ def fit(
     inputs is flagged.
 
     A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
-    enters a layer of that classifier instead of the input itself.
+    enters a layer of that classifier instead of the input itself, and with --features the code of another detector,
+    such as an autoencoder.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
     from robustgen import runtime
-    from robustgen.artifacts import RESULTS, check_free, staged, to_json
+    from robustgen.artifacts import RESULTS, check_free, read_artifact, staged, to_json
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector, accepts, make
+    from robustgen.errors import UsageError
     from robustgen.evaluation.robustness import fingerprint
     from robustgen.registry import resolve
 
     check_free(out, force)
     where = runtime.device(device)
+    if features is not None and model is not None:
+        raise UsageError("--model and --features are both given: a detector looks through one of them")
+    codec = None if features is None else CalibratedDetector.load(features)
     chosen = name == AUTO
     if chosen:  # its options are known only once the data are
         through = load_optional(model, weights, mean, std, trust, layer)
         source = load(data, size=size)
-        name = choice(source.spec.shape if through is None else (1,))
+        name = choice(source.spec.shape if through is None and codec is None else (1,))
     kind = resolve(DETECTORS, name, "detector")
     given = {"preset": preset, "epochs": _epochs(epochs)}
     options = settings(name, kind, given, param, elsewhere=("seed",)) | (
@@ -108,6 +123,7 @@ def fit(
         data=source.spec.sha256,
         model=None if through is None else through.sha256,
         layer=layer,
+        features=None if features is None else read_artifact(features, "detector").sha256,
         device=str(where),
     )
     with staged(out, force, key) as directory:
@@ -120,6 +136,7 @@ def fit(
                 options=options,
                 model=through,
                 layer=layer,
+                codec=codec,
                 device=where,
                 batch_size=batch_size,
                 checkpoint=checkpoint,
@@ -133,14 +150,17 @@ def fit(
     if json:
         output.emit(summary)
         return
+    facts = summary["facts"]
+    eyes = "" if codec is None else f"codes of {codec.name} on "
     output.facts(
         [
             (
                 "detector",
-                f"{name}{f' (by {AUTO})' if chosen else ''} on {source.spec.name}, {summary['n_train']} training and "
-                f"{summary['n_calibration']} calibration inputs",
+                f"{name}{f' (by {AUTO})' if chosen else ''} on {eyes}{source.spec.name}, {summary['n_train']} training "
+                f"and {summary['n_calibration']} calibration inputs",
             ),
             ("threshold", f"{summary['threshold']:.6g}: flags at most {fpr:.2%} of normal inputs in expectation"),
+            *([("facts", ", ".join(f"{name} {value:.4g}" for name, value in facts.items()))] if facts else []),
             ("saved in", str(out)),
         ]
     )

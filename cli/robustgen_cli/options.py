@@ -50,6 +50,18 @@ def sizes(text: str) -> Sizes:
     return Sizes(sorted({float(low + (high - low) * i / (count - 1)) for i in range(count)}))
 
 
+class Counts(tuple[int, ...]):
+    """Whole numbers from 0 up."""
+
+
+def counts(text: str) -> Counts:
+    """Whole numbers separated by commas: 8 or 2,4,8."""
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise typer.BadParameter(f"{text!r} is no list of whole numbers: write it like 8 or 2,4,8")
+    return Counts(map(int, parts))
+
+
 class ImageSize(NamedTuple):
     """Of an image, in pixels."""
 
@@ -121,6 +133,18 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust", help="Load a .pt2 or TorchScript file: such a file is a program and can do all that you can do."
+    ),
+]
+Detector = Annotated[
+    Path, typer.Argument(metavar="DETECTOR", help="A directory made by 'robustgen fit'.", show_default=False)
+]
+Inputs = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A folder of images, an image, .npz, .npy, .csv, .parquet, or a data name.",
+        autocompletion=among(DATA),
+        show_default=False,
     ),
 ]
 Out = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -51,6 +52,18 @@ def warn_skipped(skipped: Mapping[str, str], quiet: bool = False) -> None:
             ],
             quiet,
         )
+
+
+def require_free_file(out: Path, forms: Sequence[str], force: bool) -> None:
+    """Raise `UsageError` unless `out` is of one of the `forms` and may be written: before the work, not after."""
+    from robustgen.errors import UsageError
+
+    if out.suffix not in forms:
+        raise UsageError(f"{out} does not end in {' or '.join(forms)}: choose such a name")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder: name a file")
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already: choose another name, or overwrite it with --force")
 
 
 def emit(values: Mapping[str, Any]) -> None:

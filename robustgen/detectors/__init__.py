@@ -41,4 +41,8 @@ DETECTORS = {
         "robustgen.detectors.contractive_autoencoder:ContractiveAutoencoderDetector",
         "an autoencoder whose code hardly moves with its input",
     ),
+    "simhash": Entry(
+        "robustgen.detectors.simhash:SimHashDetector",
+        "how seldom inputs of the same hashed code have come before; counts go on (no gradients)",
+    ),
 }

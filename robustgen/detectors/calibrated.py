@@ -19,7 +19,9 @@ from robustgen.data.rows import as_rows
 from robustgen.data.source import DataSpec, Source, Split
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
+from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.streaming import Streaming, as_streaming
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
 from robustgen.models.build import from_config
@@ -42,8 +44,8 @@ class Verdicts(NamedTuple):
 class CalibratedDetector:
     """A detector, its threshold, the held-out scores behind it, and the form of the data it judges.
 
-    `features`: the classifier layer that it looks at instead of the input itself, or None. `model`: where that
-    classifier came from.
+    `features`: the classifier layer, or the code of another detector, that it looks at instead of the input itself, or
+    None. `model`: where that classifier came from.
     """
 
     name: str
@@ -52,7 +54,7 @@ class CalibratedDetector:
     calibration_scores: Array
     spec: DataSpec
     n_train: int
-    features: Features | None = None
+    features: Features | Codes | None = None
     model: LoadedModel | None = None
 
     @classmethod
@@ -65,6 +67,7 @@ class CalibratedDetector:
         options: Mapping[str, Any] | None = None,
         model: LoadedModel | None = None,
         layer: str | None = None,
+        codec: CalibratedDetector | None = None,
         device: torch.device | None = None,
         batch_size: int = 500,
         checkpoint: Path | None = None,
@@ -75,6 +78,7 @@ class CalibratedDetector:
 
         `options`: the detector's constructor arguments. `model`: look at inputs through this classifier's `layer`.
         `checkpoint`: a file from which a killed training goes on.
+        `codec`: look at inputs through the code of this detector, fitted on inputs of the same form.
         Raises `UsageError` for unknown names, options or rates, `DataError` for data that cannot be used.
         """
         device = device or torch.device("cpu")
@@ -84,10 +88,14 @@ class CalibratedDetector:
             np.arange(n_calibration), fpr
         )  # too few held-out inputs for this rate: say so before training, not after
         rows = as_rows(source)
-        features = None if model is None else Features(model.network.to(device), layer)
-        detector.fit(
-            rows if features is None else FeatureRows(rows, features, device), progress=progress, checkpoint=checkpoint
-        )
+        features: Features | Codes | None = None if model is None else Features(model.network.to(device), layer)
+        if codec is not None:
+            if model is not None:
+                raise UsageError("a detector looks through a model or through the code of another, not both: give one")
+            require_form(codec.spec, source.spec)
+            features = codec.codes().to(device)
+        seen = rows if features is None else FeatureRows(rows, features, device)
+        detector.fit(seen, progress=progress, checkpoint=checkpoint)
         unfinished = cls(
             name, detector, Threshold(0.0, fpr, n_calibration), np.zeros(1), source.spec, len(rows), features, model
         )
@@ -102,6 +110,15 @@ class CalibratedDetector:
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
         return self.detector.score(x if self.features is None else self.features(x))
+
+    def update(self, x: Float[Tensor, "n *shape"]) -> None:
+        """Take in further inputs; threshold and held-out scores stay. Raises `UsageError` for a detector that takes in
+        nothing after its fit.
+        """
+        streaming = as_streaming(self.detector, self.name)
+        with torch.no_grad():
+            seen = x.to(self.device)
+            streaming.partial_fit(seen if self.features is None else self.features(seen))
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""
@@ -132,9 +149,24 @@ class CalibratedDetector:
             "fpr": self.threshold.fpr,
             "threshold": self.threshold.value,
             "model": None if self.model is None else self.model.origin,
-            "layer": None if self.features is None else self.features.layer,
+            "layer": self._layer,
+            "codes_of": self.features.name if isinstance(self.features, Codes) else None,
+            "facts": self.detector.facts() if isinstance(self.detector, Streaming) else {},
             "versions": versions(),
         }
+
+    def codes(self) -> Codes:
+        """What the detector makes of an input before it scores it, for others to look at. Raises `UsageError` if it has
+        no code of the input.
+        """
+        if self.features is not None:
+            what = "the code of another detector" if isinstance(self.features, Codes) else "a model"
+            raise UsageError(f"this {self.name} looks through {what}, so it has no code of the inputs: give another")
+        return Codes(self.name, self.detector)
+
+    @property
+    def _layer(self) -> str | None:
+        return self.features.layer if isinstance(self.features, Features) else None
 
     @property
     def device(self) -> torch.device:
@@ -161,11 +193,14 @@ class CalibratedDetector:
             "threshold": asdict(self.threshold),
             "data": self.spec.to_json(),
             "n_train": self.n_train,
-            "layer": None if self.features is None else self.features.layer,
+            "layer": self._layer,
+            "codes": self.features.config if isinstance(self.features, Codes) else None,
             "model": None if self.model is None else self._model_config(self.model),
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
+        if isinstance(self.features, Codes):
+            tensors |= {f"codes.{key}": value for key, value in self.features.detector.state_dict().items()}
         if self.model is not None and self.model.rebuild is not None:
             tensors |= {f"model.{key}": value for key, value in self.model.network.state_dict().items()}
         write_artifact(directory, "detector", config, tensors)
@@ -188,6 +223,9 @@ class CalibratedDetector:
                 model = _stored_model(artifact, config["model"], model)
             elif model is not None:
                 raise UsageError(f"{path} judges the inputs themselves, not through a model: leave out --model")
+            features: Features | Codes | None = None if model is None else Features(model.network, config["layer"])
+            if config.get("codes") is not None:
+                features = Codes.restore(config["codes"], _under("codes.", artifact))
             detector = make(config["detector"], config["options"])
             detector.restore(tuple(config["shape"]), _under("detector.", artifact))
             return cls(
@@ -197,7 +235,7 @@ class CalibratedDetector:
                 artifact.tensors["calibration_scores"].double().numpy(),
                 DataSpec.from_json(config["data"]),
                 config["n_train"],
-                None if model is None else Features(model.network, config["layer"]),
+                features,
                 model,
             )
         except (KeyError, TypeError, AttributeError) as error:

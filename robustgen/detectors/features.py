@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import final
 
 import torch
@@ -53,9 +53,9 @@ class Features(nn.Module):
 
 @final
 class FeatureRows(Rows):
-    """Rows seen through `features`, computed batch by batch on `device`."""
+    """Rows seen through `features`, a classifier's layer or a detector's code, computed batch by batch on `device`."""
 
-    def __init__(self, rows: Rows, features: Features, device: torch.device) -> None:
+    def __init__(self, rows: Rows, features: Callable[[Tensor], Tensor], device: torch.device) -> None:
         with torch.no_grad():
             example = features(torch.zeros(1, *rows.shape, device=device))
         super().__init__(tuple(example.shape[1:]), None)

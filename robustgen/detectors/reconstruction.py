@@ -114,6 +114,17 @@ class ReconstructionDetector(Detector, ABC):
         return View(x, self.autoencoder.get_submodule("decoder")(code), code)
 
     @final
+    def encode(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
+        """The code of each input."""
+        code: Tensor = self.autoencoder.get_submodule("encoder")(self.standardised(x))
+        return code
+
+    @final
+    def decode(self, code: Float[Tensor, "n k"]) -> Float[Tensor, "n *shape"]:
+        """What the autoencoder takes each code for."""
+        return self.restored(self.autoencoder.get_submodule("decoder")(code))
+
+    @final
     def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """What the autoencoder makes of each input."""
         return self.restored(self._view(self.standardised(x)).back)

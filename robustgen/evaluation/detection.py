@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
 
+from robustgen.artifacts import RESULTS, read_artifact, staged, to_json
 from robustgen.data.source import Source, Split
 from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.errors import UsageError
 from robustgen.metrics import Array, Estimate, auroc, rate_above, roc_points
 
 
@@ -29,13 +33,37 @@ class Verdict:
 
 
 def detect(
-    detector: CalibratedDetector, source: Source, split: Split = "test", batch_size: int = 500, limit: int | None = None
+    detector: CalibratedDetector,
+    source: Source,
+    split: Split = "test",
+    batch_size: int = 500,
+    limit: int | None = None,
+    update: bool = False,
 ) -> Iterator[Verdict]:
-    """Judge every readable input of the split (the first `limit` only, if given), in order, a batch at a time."""
+    """Judge every readable input of the split (the first `limit` only, if given), in order, a batch at a time.
+
+    With `update` the detector takes in each batch after it was judged, so that what comes later is judged in its light.
+    """
     for batch in source.batches(split, batch_size, limit=limit):
         judged = detector.judge(batch.x)
+        if update:
+            detector.update(batch.x)
         for row, score, p_value, flagged in zip(batch.index.tolist(), *judged, strict=True):
             yield Verdict(source.label(row), float(score), float(p_value), bool(flagged))
+
+
+def write_back(detector: CalibratedDetector, path: Path, sha256: str) -> None:
+    """Put an updated detector in the place of the artifact that it was read from, whose hash was `sha256`; files beside
+    it stay. Raises `UsageError` if another run has changed it since.
+    """
+    with staged(path, force=True) as directory:
+        if read_artifact(path, "detector").sha256 != sha256:
+            raise UsageError(f"{path} was changed by another run since it was read: start again, one after the other")
+        shutil.copytree(path, directory, dirs_exist_ok=True)
+        detector.save(directory)
+        results = directory / RESULTS
+        known = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+        results.write_text(to_json(known | detector.summary()), encoding="utf-8")
 
 
 def familiarity(detector: CalibratedDetector, source: Source) -> list[str]:
@@ -60,8 +88,14 @@ def write_verdicts(file: TextIO, verdicts: Iterable[Verdict], form: str) -> None
     writer = csv.writer(file)
     writer.writerow([field.name for field in fields(Verdict)])
     for verdict in verdicts:
-        name = f"'{verdict.input}" if verdict.input[:1] in "=+-@\t\r" else verdict.input
-        writer.writerow([name, repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)])
+        writer.writerow(
+            [spreadsheet_safe(verdict.input), repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)]
+        )
+
+
+def spreadsheet_safe(name: str) -> str:
+    """A name that a spreadsheet would run as a formula, with a leading apostrophe; others as they are."""
+    return f"'{name}" if name[:1] in "=+-@\t\r" else name
 
 
 @dataclass(frozen=True)

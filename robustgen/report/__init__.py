@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustgen.report.bars import class_bars, count_bars, count_histogram, flow_map
     from robustgen.report.curves import roc_curves, score_histograms, security_curve
+    from robustgen.report.interpolations import corner_grids, path_strip
+    from robustgen.report.maps import latent_map
     from robustgen.report.page import (
         Block,
         Code,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
         Table,
         render,
     )
+    from robustgen.report.reconstructed import reconstructed_strip
+    from robustgen.report.samples import sample_sheet
     from robustgen.report.strips import adversarial_strip, reconstruction_maps
 
 __all__ = [
@@ -48,12 +52,17 @@ __all__ = [
     "Table",
     "adversarial_strip",
     "class_bars",
+    "corner_grids",
     "count_bars",
     "count_histogram",
     "flow_map",
+    "latent_map",
+    "path_strip",
+    "reconstructed_strip",
     "reconstruction_maps",
     "render",
     "roc_curves",
+    "sample_sheet",
     "score_histograms",
     "security_curve",
 ]
@@ -61,11 +70,16 @@ __all__ = [
 _FIGURES = {
     "adversarial_strip": "robustgen.report.strips",
     "class_bars": "robustgen.report.bars",
+    "corner_grids": "robustgen.report.interpolations",
     "count_bars": "robustgen.report.bars",
     "count_histogram": "robustgen.report.bars",
     "flow_map": "robustgen.report.bars",
+    "latent_map": "robustgen.report.maps",
+    "path_strip": "robustgen.report.interpolations",
+    "reconstructed_strip": "robustgen.report.reconstructed",
     "reconstruction_maps": "robustgen.report.strips",
     "roc_curves": "robustgen.report.curves",
+    "sample_sheet": "robustgen.report.samples",
     "score_histograms": "robustgen.report.curves",
     "security_curve": "robustgen.report.curves",
 }

@@ -211,3 +211,18 @@ def test_detectors_that_look_through_a_model(run: Run, refused: Callable[..., st
     assert "is a detector, but a classifier" in refused(
         "fit", "pca", "--data", data, "--model", world / "detector", "--out", "x"
     )
+
+
+def test_detectors_that_look_through_the_code_of_another(
+    run: Run, refused: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    data = world / "two.npz"
+    found = run("fit", "k-means", "--data", data, "--features", world / "detector", "--out", "km", "--json").json
+    assert (found["codes_of"], found["model"]) == ("pca", None)
+    again = run("fit", "k-means", "--data", data, "--features", world / "detector", "--out", "again")
+    assert "k-means on codes of pca on two.npz" in again.out
+    assert run("detect", "km", data, "--quiet").code in (0, 3)  # the other detector is stored with it
+    fit = ("fit", "pca", "--data", data, "--out", "x")
+    assert "looks through the code of another" in refused(*fit, "--features", "km")
+    assert "--model and --features" in refused(*fit, "--features", "km", "--model", world / "victim")
+    assert "is a classifier, but a detector" in refused(*fit, "--features", world / "victim")

@@ -20,7 +20,19 @@ from robustgen.models import ARCHITECTURES
 from robustgen.objectives import LOSSES
 from robustgen_cli.main import app
 
-COMMANDS = ("demo", "train", "attack", "fit", "detect", "list", "show")
+COMMANDS = (
+    "demo",
+    "train",
+    "attack",
+    "fit",
+    "detect",
+    "encode",
+    "reconstruct",
+    "interpolate",
+    "sample",
+    "list",
+    "show",
+)
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "art", "matplotlib", "jinja2", "accelerate")
 CODE = """
 import sys

@@ -314,5 +314,5 @@ def test_a_linear_autoencoder_would_reach_pca(generator: torch.Generator) -> Non
     x = torch.rand(512, 3, generator=generator) @ torch.rand(3, 20, generator=generator) / 3
     detector = AutoencoderDetector(code=3, epochs=60, scores="l2").fit(x)
     with torch.no_grad():
-        assert detector.score(x).mean() < 0.05 * x.var(0).mean()
+        assert detector.score(x).mean() < 0.05  # of a variance of 1, to which columns are brought
         assert math.isfinite(detector.score(x).max())

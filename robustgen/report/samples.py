@@ -1,0 +1,34 @@
+"""Pictures of drawn inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from robustgen.errors import DataError
+from robustgen.report.canvas import INK, WRONG, Values, drawable, drawing, same_length
+from robustgen.report.strips import _Grid, _images, _show, _under
+
+_ACROSS = 8
+
+
+def sample_sheet(x: Values, title: str, p_values: Sequence[float], flagged: Sequence[bool]) -> Figure:
+    """`x` (n, c, h, w) in [0, 1] in rows of at most 8, each with its p-value; flagged ones have another colour."""
+    images = _images(x, "samples")
+    same_length(len(images), p_values=p_values, flagged=flagged)
+    across = min(_ACROSS, len(images))
+    if len(images) > 1000:
+        raise DataError(f"a picture shows at most 1000 samples, but {len(images)} came: write them to a .npz file")
+    with drawing():
+        grid = _Grid.of(images[:across], [0.0] * (across - 1), (0.26,) * math.ceil(len(images) / across), head=0.36)
+        if len(images) > 3:
+            grid.headings([title] * across)
+        for number, image in enumerate(images):
+            axes = grid.axes(number // across, number % across)
+            _show(axes, image)
+            text = f"{p_values[number]:.2g}"
+            _under(axes, text, WRONG if flagged[number] else INK, bold=bool(flagged[number]))
+        grid.row_label(0, drawable("samples", 18), "p-value under each")
+        return grid.figure
