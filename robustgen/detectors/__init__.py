@@ -24,4 +24,8 @@ DETECTORS = {
         "robustgen.detectors.contractive_autoencoder:ContractiveAutoencoderDetector",
         "an autoencoder whose code hardly moves with its input",
     ),
+    "vae": Entry(
+        "robustgen.detectors.vae:VAEDetector",
+        "a variational autoencoder: its statistics and code against those of normal inputs",
+    ),
 }

@@ -24,6 +24,7 @@ from toys import small_cnn
 QUICK = {
     "k-means": {"clusters": 5},
     "pca": {},
+    "vae": {"epochs": 8},
     **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
 }
 
