@@ -28,4 +28,8 @@ DETECTORS = {
         "robustgen.detectors.vae:VAEDetector",
         "a variational autoencoder: its statistics and code against those of normal inputs",
     ),
+    "conditional-vae": Entry(
+        "robustgen.detectors.conditional_vae:ConditionalVAEDetector",
+        "a variational autoencoder of each class, asked about the class that a classifier predicts",
+    ),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,9 @@ class Detector(nn.Module, ABC):
 
     shape: tuple[int, ...] | None = None
     """The shape of one input, known once fitted."""
+
+    conditional: ClassVar[bool] = False
+    """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
 
     def __init__(self) -> None:
         super().__init__()

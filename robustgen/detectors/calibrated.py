@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from robustgen.artifacts import Artifact, read_artifact, write_artifact
@@ -43,7 +43,7 @@ class CalibratedDetector:
     """A detector, its threshold, the held-out scores behind it, and the form of the data it judges.
 
     `features`: the classifier layer that it looks at instead of the input itself, or None. `model`: where that
-    classifier came from.
+    classifier came from, or the one against whose predictions a conditional detector judges inputs.
     """
 
     name: str
@@ -82,7 +82,10 @@ class CalibratedDetector:
             np.arange(n_calibration), fpr
         )  # too few held-out inputs for this rate: say so before training, not after
         rows = as_rows(source)
-        features = None if model is None else Features(model.network.to(device), layer)
+        if detector.conditional:
+            features = _check_classifier(name, source, model, layer, device)
+        else:
+            features = None if model is None else Features(model.network.to(device), layer)
         detector.fit(rows if features is None else FeatureRows(rows, features, device), progress=progress)
         unfinished = cls(
             name, detector, Threshold(0.0, fpr, n_calibration), np.zeros(1), source.spec, len(rows), features, model
@@ -97,7 +100,14 @@ class CalibratedDetector:
 
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
-        return self.detector.score(x if self.features is None else self.features(x))
+        return self.detector.score(x if self.features is None else self.features(x), self.condition(x))
+
+    def condition(self, x: Float[Tensor, "n *shape"]) -> Int64[Tensor, " n"] | None:
+        """The labels that the classifier predicts, for a detector that judges inputs against them."""
+        if not self.detector.conditional or self.model is None:
+            return None
+        with torch.no_grad():
+            return self.model.network(x).argmax(1)
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""
@@ -142,6 +152,8 @@ class CalibratedDetector:
         self.detector.to(device)
         if self.features is not None:
             self.features.to(device)
+        elif self.model is not None:
+            self.model.network.to(device)
         return self
 
     def at(self, fpr: float) -> CalibratedDetector:
@@ -193,7 +205,7 @@ class CalibratedDetector:
                 artifact.tensors["calibration_scores"].double().numpy(),
                 DataSpec.from_json(config["data"]),
                 config["n_train"],
-                None if model is None else Features(model.network, config["layer"]),
+                None if model is None or detector.conditional else Features(model.network, config["layer"]),
                 model,
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -201,6 +213,28 @@ class CalibratedDetector:
                 f"{path} does not say what a detector needs ({type(error).__name__}: {error}): fit it again with this "
                 "version of robustgen"
             ) from error
+
+
+def _check_classifier(
+    name: str, source: Source, model: LoadedModel | None, layer: str | None, device: torch.device
+) -> None:
+    """Move the classifier to `device` if its predictions can be the labels that detector `name` judges inputs against.
+    Raises `UsageError` if they cannot.
+    """
+    if model is None:
+        raise UsageError(
+            f"{name} judges an input against the class that a classifier predicts: give the classifier with --model"
+        )
+    if layer is not None:
+        raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
+    model.network.to(device)
+    with torch.no_grad():
+        logits = model.network(torch.zeros(1, *source.spec.shape, device=device))
+    if logits.ndim != 2 or logits.shape[1] != len(source.spec.classes):
+        raise UsageError(
+            f"{source.spec.name!r} has {len(source.spec.classes)} classes, but the classifier {model.origin} gives "
+            f"{tuple(logits.shape[1:])} numbers for an input: {name} needs one for each class"
+        )
 
 
 def _under(prefix: str, artifact: Artifact) -> dict[str, Tensor]:
