@@ -54,7 +54,8 @@ def fit(
     """Train a detector on normal inputs and calibrate it on held-out ones, so that at most the given share of normal
     inputs is flagged.
 
-    With --model it judges what enters a layer of that classifier instead of the input itself.
+    With --model it judges what enters a layer of that classifier instead of the input itself; conditional-vae judges
+    the input against the class that the classifier predicts.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
@@ -88,6 +89,8 @@ def fit(
         fitted.save(directory)
         (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
     output.warn_skipped(source.skipped, quiet)
+    if fitted.raw is not None:
+        output.warn(fitted.raw.warnings, quiet)
     if json:
         output.emit(summary)
         return
@@ -102,3 +105,10 @@ def fit(
             ("saved in", str(out)),
         ]
     )
+    if fitted.raw is not None:
+        output.table(
+            f"AUROC of made-up foreign inputs against {fitted.raw.n} held-out ones",
+            ("foreign inputs", "raw likelihood (-ELBO)", "this score"),
+            [(kind, f"{value:.3f}", f"{fitted.raw.score[kind]:.3f}") for kind, value in fitted.raw.raw.items()],
+        )
+        output.facts([("why", fitted.raw.reason)])

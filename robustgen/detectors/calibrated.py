@@ -20,6 +20,8 @@ from robustgen.data.source import DataSpec, Source, Split
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.raw_likelihood import MOST, RawLikelihood, beside_raw_likelihood
+from robustgen.detectors.variational import VariationalDetector
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
 from robustgen.models.build import from_config
@@ -44,6 +46,7 @@ class CalibratedDetector:
 
     `features`: the classifier layer that it looks at instead of the input itself, or None. `model`: where that
     classifier came from, or the one against whose predictions a conditional detector judges inputs.
+    `raw`: for a variational autoencoder, what its likelihood by itself would have said.
     """
 
     name: str
@@ -54,6 +57,7 @@ class CalibratedDetector:
     n_train: int
     features: Features | None = None
     model: LoadedModel | None = None
+    raw: RawLikelihood | None = None
 
     @classmethod
     def fit(
@@ -96,7 +100,13 @@ class CalibratedDetector:
                 f"{name} gave NaN or infinite scores on held-out inputs of {source.spec.name!r}: are some columns or "
                 "pixels extreme?"
             )
-        return cls(name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model)
+        raw = None
+        if isinstance(detector, VariationalDetector) and features is None:
+            held_out = source.read(source.spread("calibration", MOST)).x.to(device)
+            raw = beside_raw_likelihood(detector, held_out, unfinished.condition)
+        return cls(
+            name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model, raw
+        )
 
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
@@ -139,6 +149,7 @@ class CalibratedDetector:
             "threshold": self.threshold.value,
             "model": None if self.model is None else self.model.origin,
             "layer": None if self.features is None else self.features.layer,
+            "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "versions": versions(),
         }
 
@@ -171,6 +182,7 @@ class CalibratedDetector:
             "n_train": self.n_train,
             "layer": None if self.features is None else self.features.layer,
             "model": None if self.model is None else self._model_config(self.model),
+            "raw_likelihood": None if self.raw is None else self.raw.to_json(),
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
@@ -207,6 +219,7 @@ class CalibratedDetector:
                 config["n_train"],
                 None if model is None or detector.conditional else Features(model.network, config["layer"]),
                 model,
+                None if config.get("raw_likelihood") is None else RawLikelihood(**config["raw_likelihood"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
