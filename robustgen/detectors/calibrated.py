@@ -86,10 +86,11 @@ class CalibratedDetector:
             np.arange(n_calibration), fpr
         )  # too few held-out inputs for this rate: say so before training, not after
         rows = as_rows(source)
+        features = None
         if detector.conditional:
-            features = _check_classifier(name, source, model, layer, device)
-        else:
-            features = None if model is None else Features(model.network.to(device), layer)
+            _check_classifier(name, source, model, layer, device)
+        elif model is not None:
+            features = Features(model.network.to(device), layer)
         detector.fit(rows if features is None else FeatureRows(rows, features, device), progress=progress)
         unfinished = cls(
             name, detector, Threshold(0.0, fpr, n_calibration), np.zeros(1), source.spec, len(rows), features, model
@@ -117,7 +118,8 @@ class CalibratedDetector:
         if not self.detector.conditional or self.model is None:
             return None
         with torch.no_grad():
-            return self.model.network(x).argmax(1)
+            label: Tensor = self.model.network(x).argmax(1)
+        return label
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""

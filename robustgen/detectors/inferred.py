@@ -41,7 +41,8 @@ class Inferred:
     @cached_property
     def error(self) -> Tensor:
         """-log p(x | z) at the posterior's mean."""
-        return -self.network.likelihood(self.x, self.out)
+        known: Tensor = self.network.likelihood(self.x, self.out)
+        return -known
 
     @cached_property
     def view(self) -> View:

@@ -31,7 +31,6 @@ class Likelihood(nn.Module, ABC):
     def mean(self, out: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """The expected input."""
 
-    @final
     def forward(self, x: Float[Tensor, "n *shape"], out: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """log p(x | z), in nats."""
         return self.each(x, out).flatten(1).sum(1)

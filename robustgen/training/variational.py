@@ -64,8 +64,8 @@ def usage(network: VAE, batches: Sequence[tuple[Tensor, Tensor | None]]) -> Floa
     reconstruction of an input over the code 0), over at most about 1,000 inputs.
 
     The first is I(x; z), estimated with the inputs themselves as the marginal (Hoffman, Johnson 2016): at most their
-    number's logarithm. Near 0 the code has collapsed, and the divergence alone would not show it: a floor under it can
-    be paid without a use (generative models with free bits).
+    number's logarithm. Near 0 the code has collapsed, which the divergence alone need not show: it can be paid for a
+    code that differs from the prior in the same way for every input.
     """
     means, log_variances, gains = list[Tensor](), list[Tensor](), list[Tensor]()
     for x, y in batches:

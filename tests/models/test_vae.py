@@ -13,6 +13,7 @@ from robustgen.errors import UsageError
 from robustgen.models.complexity import code_length, compressed_bits
 from robustgen.models.likelihoods import LIKELIHOODS, DiscretisedLogistic, FixedGaussian, Gaussian, likelihood
 from robustgen.models.vae import VAE, Posterior
+from robustgen.training.variational import usage
 
 
 @pytest.mark.parametrize("place", [-0.2, 0.0, 0.3, 0.5001, 1.0, 1.4])
@@ -84,7 +85,8 @@ class LinearGaussian:
     """
 
     def __init__(self, generator: torch.Generator, width: float) -> None:
-        self.weight = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+        # orthogonal columns: the values of the true posterior are independent, as those of q are
+        self.weight = 2 * torch.linalg.qr(torch.randn(5, 2, generator=generator, dtype=torch.float64))[0]
         self.offset = torch.randn(5, generator=generator, dtype=torch.float64)
         self.scale = 0.3
         self.vae = VAE("dense", (5,), 2, FixedGaussian(self.scale)).double()
@@ -133,6 +135,27 @@ def test_the_evidence_of_a_linear_gaussian_model_is_that_of_probabilistic_pca(ge
     one_by_one = torch.stack([Inferred(model.vae, x, row[None]).evidence for row in draws[:16]])
     assert (one_by_one.mean(0) < few.evidence).all()
     torch.testing.assert_close(one_by_one.logsumexp(0) - math.log(16), few.evidence)
+
+
+def test_with_the_true_posterior_one_draw_gives_the_evidence_and_the_information_is_known(
+    generator: torch.Generator,
+) -> None:
+    """I(x; z) = log det(I + W' W / scale^2) / 2."""
+    model = LinearGaussian(generator, width=1.0)
+    code = torch.randn(1000, 2, generator=generator, dtype=torch.float64)
+    noise = torch.randn(1000, 5, generator=generator, dtype=torch.float64)
+    x = code @ model.weight.T + model.offset + model.scale * noise
+    with torch.no_grad():
+        for draw in torch.randn(3, 1, 2, generator=generator, dtype=torch.float64):
+            torch.testing.assert_close(Inferred(model.vae, x, draw).evidence, model.evidence(x))
+        information, gain = usage(model.vae, [(x[:600], None), (x[600:], None)]).tolist()
+    exact = 0.5 * torch.logdet(torch.eye(2, dtype=torch.float64) + model.weight.T @ model.weight / model.scale**2)
+    assert information == pytest.approx(exact.item(), abs=0.1)
+    assert gain > exact
+    # a decoder that does not look at the code gains nothing from it
+    with torch.no_grad():
+        model.vae.decoder.weight.zero_()
+    assert usage(model.vae, [(x, None)])[1].item() == 0
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("dense", (7,)), ("convolutional", (3, 9, 12)), ("residual", (1, 8, 8))])
