@@ -13,6 +13,7 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from robustgen.attacks.base import Attack
 from robustgen.data.source import Source, Split
@@ -106,7 +107,7 @@ def _check_one(attack: Attack, network: nn.Module, x: Tensor, y: Tensor) -> None
 
 
 def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8, 8)) -> None:
-    """Check what every detector promises; `make` gives a fresh one.
+    """Check what every detector promises; `make` gives a fresh one. A conditional one is given two labels.
 
     A clear error before it is fitted; one finite score per input, higher for gross anomalies; the same score for any
     batch; a gradient with respect to the input, if it says that it is differentiable; the same detector from the same
@@ -121,31 +122,41 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
         pass
     else:
         raise AssertionError("score() before fit() raises a RobustgenError")
+    data = TensorDataset(x, _label(x)) if make().conditional else x
+
+    def score(detector: Detector, x: Tensor) -> Tensor:
+        return detector.score(x, _label(x) if detector.conditional else None)
+
     before, random = x.clone(), torch.get_rng_state()
-    detector = make().fit(x)
+    detector = make().fit(data)
     _check(torch.equal(x, before), "fitting does not change the data")
     _check(torch.equal(random, torch.get_rng_state()), "fitting neither uses nor changes the global random state")
     with torch.no_grad():
-        scores = detector.score(x)
-        odd = detector.score(torch.rand(64, *shape, generator=generator))
+        scores = score(detector, x)
+        odd = score(detector, torch.rand(64, *shape, generator=generator))
     _check(
         scores.shape == (len(x),) and bool(torch.isfinite(scores).all()), "score() gives one finite number per input"
     )
     _check(bool(odd.median() > scores.median()), "noise scores higher than normal inputs: higher means more anomalous")
     with torch.no_grad():
-        alone = torch.cat([detector.score(x[i : i + 1]) for i in range(8)])
+        alone = torch.cat([score(detector, x[i : i + 1]) for i in range(8)])
     rounding = 1e-7 + 1e-4 * scores.std().item()  # a score may be a difference near 0
     alike = torch.allclose(alone, scores[:8], rtol=1e-4, atol=rounding)
     _check(alike, "a score does not depend on the batch it comes in")
     if detector.differentiable:
         point = torch.rand(4, *shape, generator=generator, requires_grad=True)
-        (gradient,) = torch.autograd.grad(detector.score(point).sum(), point)
+        (gradient,) = torch.autograd.grad(score(detector, point).sum(), point)
         _check(bool((gradient.flatten(1).abs().sum(1) > 0).all()), "a score has a gradient with respect to its input")
     with torch.no_grad():
-        _check(torch.equal(make().fit(x).score(x), scores), "the same data and seed give the same detector")
-        _check(torch.equal(detector.fit(x).score(x), scores), "fitting again forgets the first fit")
+        _check(torch.equal(score(make().fit(data), x), scores), "the same data and seed give the same detector")
+        _check(torch.equal(score(detector.fit(data), x), scores), "fitting again forgets the first fit")
         fresh = type(detector)(**detector.config).restore(shape, detector.state_dict())
-        _check(torch.equal(fresh.score(x), scores), "a detector made from its configuration and state scores the same")
+        _check(torch.equal(score(fresh, x), scores), "a detector made from its configuration and state scores the same")
+
+
+def _label(x: Tensor) -> Tensor:
+    """One of two labels for each input, by a value of its own."""
+    return (x.flatten(1)[:, 0] > 0.2).long()
 
 
 def check_source(source: Source) -> None:

@@ -84,8 +84,8 @@ def fit(
     inputs is flagged.
 
     A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
-    enters a layer of that classifier instead of the input itself, and with --features the code of another detector,
-    such as an autoencoder.
+    enters a layer of that classifier instead of the input itself (conditional-vae: the input against the class that the
+    classifier predicts), and with --features the code of another detector, such as an autoencoder.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
@@ -147,6 +147,8 @@ def fit(
         (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
         checkpoint.unlink(missing_ok=True)
     output.warn_skipped(source.skipped, quiet)
+    if fitted.raw is not None:
+        output.warn(fitted.raw.warnings, quiet)
     if json:
         output.emit(summary)
         return
@@ -164,6 +166,13 @@ def fit(
             ("saved in", str(out)),
         ]
     )
+    if fitted.raw is not None:
+        output.table(
+            f"AUROC of made-up foreign inputs against {fitted.raw.n} held-out ones",
+            ("foreign inputs", "raw likelihood (-ELBO)", "this score"),
+            [(kind, f"{value:.3f}", f"{fitted.raw.score[kind]:.3f}") for kind, value in fitted.raw.raw.items()],
+        )
+        output.facts([("why", fitted.raw.reason)])
 
 
 def _epochs(text: str | None) -> int | None:

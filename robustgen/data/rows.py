@@ -1,5 +1,5 @@
-"""Rows: inputs without labels that can be gone through again and again. Detectors are fitted on them, whatever they
-come from."""
+"""Rows: inputs that can be gone through again and again. Detectors are fitted on them, whatever they come from; most
+without a look at labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
@@ -44,6 +44,26 @@ class Rows(ABC):
             raise UsageError(f"batch_size must be at least 1: got {batch_size}")
         for x in self._batches(batch_size, generator):
             yield x if self.known else checked(x, self.shape)
+
+    @final
+    def pairs(
+        self, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Float[Tensor, "n *shape"], Int64[Tensor, " n"]]]:
+        """The inputs in batches, with their labels: whole numbers from 0. Raises `DataError` where there are none."""
+        for x, y in self._pairs(batch_size, generator):
+            if y is None:
+                raise DataError(
+                    "these inputs carry no labels: pass a source with classes, a dataset of (input, label) pairs, or "
+                    "batches of such pairs"
+                )
+            if y.is_floating_point() or y.ndim != 1 or len(y) != len(x) or (len(y) and int(y.min()) < 0):
+                raise DataError(f"labels must be whole numbers from 0, one an input: got {y.dtype} {tuple(y.shape)}")
+            yield checked(x, self.shape), y.long()
+
+    def _pairs(self, batch_size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The same batches with their labels, for rows that can have them."""
+        for x in self._batches(batch_size, generator):
+            yield x, None
 
     @abstractmethod
     def _batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
@@ -141,6 +161,10 @@ class SourceRows(Rows):
         for batch in self.source.batches(self.split, batch_size, generator, self.limit):
             yield batch.x
 
+    def _pairs(self, batch_size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for batch in self.source.batches(self.split, batch_size, generator, self.limit):
+            yield batch.x, batch.y
+
 
 class DatasetRows(Rows):
     """The items of a map-style dataset."""
@@ -163,6 +187,13 @@ class DatasetRows(Rows):
                         f"the dataset has inputs of shape {self.shape} and {tuple(item.shape)}: all must have one shape"
                     )
             yield torch.stack(items)
+
+    def _pairs(self, batch_size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for rows in self._order(batch_size, generator):
+            pairs = [self.dataset[row] for row in rows.tolist()]
+            labels = [_label(pair) for pair in pairs]
+            found = None if None in labels else torch.tensor([int(label) for label in labels if label is not None])
+            yield torch.stack([_input(pair) for pair in pairs]), found
 
 
 class IterableRows(Rows):
@@ -200,6 +231,21 @@ class IterableRows(Rows):
             raise UsageError(
                 f"the {type(self.data).__name__} could be iterated once only: pass something that starts anew each time"
             )
+
+    def _pairs(self, batch_size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        left = len(self)
+        for item in self.data:
+            x, y = _input(item)[:left], _label(item)
+            left -= len(x)
+            if not isinstance(y, Tensor):
+                yield x, None
+            else:
+                yield from zip(x.split(batch_size), y[: len(x)].split(batch_size), strict=True)
+
+
+def _label(item: Any) -> Any:
+    """The label of a dataset's item, or those of a batch: what comes second, if anything does."""
+    return item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
 
 
 def _input(item: Any) -> Tensor:

@@ -45,4 +45,12 @@ DETECTORS = {
         "robustgen.detectors.simhash:SimHashDetector",
         "how seldom inputs of the same hashed code have come before; counts go on (no gradients)",
     ),
+    "vae": Entry(
+        "robustgen.detectors.vae:VAEDetector",
+        "a variational autoencoder: its statistics and code against those of normal inputs",
+    ),
+    "conditional-vae": Entry(
+        "robustgen.detectors.conditional_vae:ConditionalVAEDetector",
+        "a variational autoencoder of each class, asked about the class that a classifier predicts",
+    ),
 }

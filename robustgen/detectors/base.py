@@ -8,7 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,9 @@ class Detector(nn.Module, ABC):
 
     differentiable: bool = True
     """Whether scores have gradients with respect to inputs."""
+
+    conditional: ClassVar[bool] = False
+    """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
 
     def __init__(self) -> None:
         super().__init__()

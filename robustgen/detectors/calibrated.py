@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from robustgen.artifacts import Artifact, read_artifact, write_artifact
@@ -21,7 +21,9 @@ from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.raw_likelihood import MOST, RawLikelihood, beside_raw_likelihood
 from robustgen.detectors.streaming import Streaming, as_streaming
+from robustgen.detectors.variational import VariationalDetector
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
 from robustgen.models.build import from_config
@@ -45,7 +47,8 @@ class CalibratedDetector:
     """A detector, its threshold, the held-out scores behind it, and the form of the data it judges.
 
     `features`: the classifier layer, or the code of another detector, that it looks at instead of the input itself, or
-    None. `model`: where that classifier came from.
+    None. `model`: where that classifier came from, or the one against whose predictions a conditional detector judges
+    inputs. `raw`: for a variational autoencoder, what its likelihood by itself would have said.
     """
 
     name: str
@@ -56,6 +59,7 @@ class CalibratedDetector:
     n_train: int
     features: Features | Codes | None = None
     model: LoadedModel | None = None
+    raw: RawLikelihood | None = None
 
     @classmethod
     def fit(
@@ -88,7 +92,11 @@ class CalibratedDetector:
             np.arange(n_calibration), fpr
         )  # too few held-out inputs for this rate: say so before training, not after
         rows = as_rows(source)
-        features: Features | Codes | None = None if model is None else Features(model.network.to(device), layer)
+        features: Features | Codes | None = None
+        if detector.conditional:
+            _check_classifier(name, source, model, layer, device)
+        elif model is not None:
+            features = Features(model.network.to(device), layer)
         if codec is not None:
             if model is not None:
                 raise UsageError("a detector looks through a model or through the code of another, not both: give one")
@@ -105,11 +113,25 @@ class CalibratedDetector:
                 f"{name} gave NaN or infinite scores on held-out inputs of {source.spec.name!r}: are some columns or "
                 "pixels extreme?"
             )
-        return cls(name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model)
+        raw = None
+        if isinstance(detector, VariationalDetector) and features is None:
+            held_out = source.read(source.spread("calibration", MOST)).x.to(device)
+            raw = beside_raw_likelihood(detector, held_out, unfinished.condition)
+        return cls(
+            name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model, raw
+        )
 
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
-        return self.detector.score(x if self.features is None else self.features(x))
+        return self.detector.score(x if self.features is None else self.features(x), self.condition(x))
+
+    def condition(self, x: Float[Tensor, "n *shape"]) -> Int64[Tensor, " n"] | None:
+        """The labels that the classifier predicts, for a detector that judges inputs against them."""
+        if not self.detector.conditional or self.model is None:
+            return None
+        with torch.no_grad():
+            label: Tensor = self.model.network(x).argmax(1)
+        return label
 
     def update(self, x: Float[Tensor, "n *shape"]) -> None:
         """Take in further inputs; threshold and held-out scores stay. Raises `UsageError` for a detector that takes in
@@ -152,6 +174,7 @@ class CalibratedDetector:
             "layer": self._layer,
             "codes_of": self.features.name if isinstance(self.features, Codes) else None,
             "facts": self.detector.facts() if isinstance(self.detector, Streaming) else {},
+            "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "versions": versions(),
         }
 
@@ -178,6 +201,8 @@ class CalibratedDetector:
         self.detector.to(device)
         if self.features is not None:
             self.features.to(device)
+        elif self.model is not None:
+            self.model.network.to(device)
         return self
 
     def at(self, fpr: float) -> CalibratedDetector:
@@ -196,6 +221,7 @@ class CalibratedDetector:
             "layer": self._layer,
             "codes": self.features.config if isinstance(self.features, Codes) else None,
             "model": None if self.model is None else self._model_config(self.model),
+            "raw_likelihood": None if self.raw is None else self.raw.to_json(),
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
@@ -223,10 +249,12 @@ class CalibratedDetector:
                 model = _stored_model(artifact, config["model"], model)
             elif model is not None:
                 raise UsageError(f"{path} judges the inputs themselves, not through a model: leave out --model")
-            features: Features | Codes | None = None if model is None else Features(model.network, config["layer"])
+            detector = make(config["detector"], config["options"])
+            features: Features | Codes | None = None
+            if model is not None and not detector.conditional:
+                features = Features(model.network, config["layer"])
             if config.get("codes") is not None:
                 features = Codes.restore(config["codes"], _under("codes.", artifact))
-            detector = make(config["detector"], config["options"])
             detector.restore(tuple(config["shape"]), _under("detector.", artifact))
             return cls(
                 config["detector"],
@@ -237,12 +265,35 @@ class CalibratedDetector:
                 config["n_train"],
                 features,
                 model,
+                None if config.get("raw_likelihood") is None else RawLikelihood(**config["raw_likelihood"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} does not say what a detector needs ({type(error).__name__}: {error}): fit it again with this "
                 "version of robustgen"
             ) from error
+
+
+def _check_classifier(
+    name: str, source: Source, model: LoadedModel | None, layer: str | None, device: torch.device
+) -> None:
+    """Move the classifier to `device` if its predictions can be the labels that detector `name` judges inputs against.
+    Raises `UsageError` if they cannot.
+    """
+    if model is None:
+        raise UsageError(
+            f"{name} judges an input against the class that a classifier predicts: give the classifier with --model"
+        )
+    if layer is not None:
+        raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
+    model.network.to(device)
+    with torch.no_grad():
+        logits = model.network(torch.zeros(1, *source.spec.shape, device=device))
+    if logits.ndim != 2 or logits.shape[1] != len(source.spec.classes):
+        raise UsageError(
+            f"{source.spec.name!r} has {len(source.spec.classes)} classes, but the classifier {model.origin} gives "
+            f"{tuple(logits.shape[1:])} numbers for an input: {name} needs one for each class"
+        )
 
 
 def _under(prefix: str, artifact: Artifact) -> dict[str, Tensor]:

@@ -287,12 +287,7 @@ class Combination(nn.Module):
         for part in self._all():
             part.prepare(training, seed)
         if len(self.parts) > 1:
-            seen = torch.cat([self.apart(view) for view in held_out()], 1)
-            self.centre = seen.median(1).values
-            deviation = 1.4826 * (seen - self.centre[:, None]).abs().median(1).values
-            # more than half of the inputs alike: then the spread of all, and where all are alike any unit does
-            deviation = torch.where(deviation > 0, deviation, seen.std(1, unbiased=False))
-            self.scale = torch.where(deviation > 0, deviation, 1)
+            self.centre, self.scale = robust_units(torch.cat([self.apart(view) for view in held_out()], 1))
 
     def _all(self) -> list[Part]:
         return [part for part in self.parts.values() if isinstance(part, Part)]
@@ -307,6 +302,15 @@ class Combination(nn.Module):
             return apart[0]
         deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
         return deviations.sum(0)
+
+
+def robust_units(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The median and the robust deviation of each kind of score over inputs: (kinds, n) -> (kinds,) both."""
+    centre = scores.median(1).values
+    deviation = 1.4826 * (scores - centre[:, None]).abs().median(1).values
+    # more than half of the inputs alike: then the spread of all, and where all are alike any unit does
+    deviation = torch.where(deviation > 0, deviation, scores.std(1, unbiased=False))
+    return centre, torch.where(deviation > 0, deviation, 1)
 
 
 def _codes(views: Views, seed: int) -> Tensor:

@@ -66,3 +66,7 @@ class StandardRows(Rows):
     def _batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
         for batch in self.rows.batches(batch_size, generator):
             yield self.standardise(batch.to(self.standardise.centre.device))
+
+    def _pairs(self, batch_size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for x, y in self.rows.pairs(batch_size, generator):
+            yield self.standardise(x.to(self.standardise.centre.device)), y

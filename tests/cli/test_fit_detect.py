@@ -226,3 +226,28 @@ def test_detectors_that_look_through_the_code_of_another(
     assert "looks through the code of another" in refused(*fit, "--features", "km")
     assert "--model and --features" in refused(*fit, "--features", "km", "--model", world / "victim")
     assert "is a classifier, but a detector" in refused(*fit, "--features", world / "victim")
+
+
+def test_a_vae_shows_its_raw_likelihood_beside_its_score(run: Run, world: Path) -> None:
+    words = ("fit", "vae", "--data", world / "two.npz", "--param", "epochs=2", "--param", "likelihood=gaussian")
+    ran = run(*words, "--out", "a")
+    assert ran.code == 0
+    assert "raw likelihood (-ELBO)" in ran.out
+    assert "Nalisnick et al. 2019" in ran.out
+    found = run(*words, "--out", "b", "--json").json["raw_likelihood"]
+    assert set(found["raw"]) == set(found["score"]) == {"noise", "blank", "one shade", "blurred", "faint"}
+    assert f"{found['raw']['noise']:.3f}" in ran.out
+
+
+def test_a_conditional_detector_asks_the_classifier(run: Run, refused: Callable[..., str], world: Path) -> None:
+    data, code = world / "two.npz", f"{world}/models.py:net"
+    words = ("fit", "conditional-vae", "--data", data, "--param", "epochs=2", "--quiet")
+    assert run(*words, "--model", world / "victim", "--out", "kept").code == 0
+    kept = run("detect", "kept", data, "--json")  # the classifier is stored with it
+    assert kept.code in (0, 3)
+    assert run(*words, "--model", code, "--out", "coded").code == 0
+    assert "give the same --model" in refused("detect", "coded", data)
+    assert run("detect", "coded", data, "--model", code, "--quiet").code in (0, 3)
+    assert "give the classifier with --model" in refused(*words, "--out", "x")
+    assert "leave out --layer" in refused(*words, "--model", code, "--layer", "layer", "--out", "x")
+    assert "needs one for each class" in refused(*words, "--model", f"{world}/models.py:ten_outputs", "--out", "x")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from robustgen.artifacts import staged
 from robustgen.calibration import calibrate, p_values
@@ -25,6 +26,8 @@ QUICK = {
     "k-means": {"clusters": 5},
     "isolation-forest": {"trees": 50},
     "simhash": {"epochs": 20},
+    "vae": {"epochs": 8},
+    "conditional-vae": {"epochs": 8},
     **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
 }
 
@@ -70,11 +73,13 @@ def test_the_check_notices_a_broken_detector() -> None:
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_score_is_differentiable_to_second_order_of_accuracy(name: str, generator: torch.Generator) -> None:
     x = torch.rand(100, 6, generator=generator)
-    detector = make(name, QUICK.get(name, {})).fit(x).double()
+    y = torch.arange(100) % 2
+    made = make(name, QUICK.get(name, {}))
+    detector = made.fit(TensorDataset(x, y) if made.conditional else x).double()
     if not detector.differentiable:
         pytest.skip("its scores are steps")
     point = torch.rand(3, 6, generator=generator, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(detector.score, (point,))
+    assert torch.autograd.gradcheck(lambda z: detector.score(z, y[:3] if made.conditional else None), (point,))
 
 
 def test_unfit_use_is_refused(generator: torch.Generator) -> None:
@@ -106,7 +111,13 @@ def test_unfit_use_is_refused(generator: torch.Generator) -> None:
 @pytest.fixture(scope="module")
 def fitted() -> dict[str, CalibratedDetector]:
     source = load("digits")
-    return {name: CalibratedDetector.fit(name, source, fpr=0.05, options=QUICK.get(name, {})) for name in DETECTORS}
+    config = {"arch": "small-cnn", "shape": [1, 8, 8], "classes": list(source.spec.classes)}
+    judge = LoadedModel(build("small-cnn", (1, 8, 8), 10), "victim", "a" * 64, source.spec, config)
+    models = {"conditional-vae": judge}
+    return {
+        name: CalibratedDetector.fit(name, source, fpr=0.05, options=QUICK.get(name, {}), model=models.get(name))
+        for name in DETECTORS
+    }
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -1,0 +1,74 @@
+"""A variational autoencoder that knows what an input is said to be."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from robustgen.data.labelled import LabelledRows, unpacked
+from robustgen.data.rows import Rows
+from robustgen.detectors.variational import Labels, VariationalDetector
+from robustgen.errors import DataError, UsageError
+
+
+@final
+class ConditionalVAEDetector(VariationalDetector):
+    """A variational autoencoder of inputs given their labels (Sohn, Lee, Yan 2015), trained on labelled normal inputs.
+
+    The score's condition is the label that a classifier predicts: what the networks make of the input as one of that
+    class is what is judged. `scores`: those of "vae", and "gap", by how much the best other class explains the input
+    better. `classes`: how many labels there are; None = as many as the training data has, known once fitted. For the
+    other options see `VariationalDetector`.
+    """
+
+    conditional: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        classes: int | None = None,
+        likelihood: str = "auto",
+        network: str = "auto",
+        code: int = 16,
+        scores: str = "auto",
+        draws: int = 8,
+        preset: str = "default",
+        epochs: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(likelihood, network, code, scores, draws, preset, epochs, batch_size, learning_rate, seed)
+        if classes is not None and classes < 2:
+            raise UsageError(f"there must be at least 2 classes, but {classes} came")
+        self.classes, self._asked = classes, classes
+
+    def _labels(self) -> int | None:
+        return self.classes
+
+    def _packed(self, rows: Rows) -> Rows:
+        packed = LabelledRows(rows)
+        found = 1 + max(int(batch[:, -1].max()) for batch in packed.batches(4096))
+        if found > (self._asked or max(2, found)):
+            raise DataError(f"there are labels up to {found - 1}, but classes={self._asked} was asked for")
+        self.classes = self._asked or max(2, found)
+        return packed
+
+    def _unpacked(self, packed: Tensor) -> tuple[Tensor, Labels]:
+        return unpacked(packed, self.shape or ())
+
+    def _condition(self, x: Tensor, condition: Tensor | None) -> Labels:
+        classes = self.classes or 0
+        if condition is None:
+            raise UsageError("conditional-vae judges an input against a label: pass those that the classifier predicts")
+        if condition.is_floating_point() or condition.shape != x.shape[:1]:
+            raise UsageError(
+                f"labels are whole numbers, one an input, but {condition.dtype} {tuple(condition.shape)} came with "
+                f"{len(x)} inputs"
+            )
+        if len(condition) and not 0 <= int(condition.min()) <= int(condition.max()) < classes:
+            raise UsageError(
+                f"labels are below {classes}, the number of classes, but {int(condition.min())} to "
+                f"{int(condition.max())} came"
+            )
+        return condition.long().to(x.device)

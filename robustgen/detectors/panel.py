@@ -1,0 +1,102 @@
+"""The scores of a variational autoencoder by name, and the sum of those chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.detectors.inferred import Inferences, Inferred
+from robustgen.detectors.parts import AbsoluteError, Dissimilarity, NearestCodes, SquaredError, robust_units
+from robustgen.detectors.vae_parts import (
+    ComplexityCorrected,
+    Density,
+    Divergence,
+    Gap,
+    ImportanceWeighted,
+    LowerBound,
+    OfReconstruction,
+    Reading,
+    ReconstructionError,
+    Regret,
+    Typicality,
+)
+from robustgen.errors import UsageError
+
+READINGS: dict[str, Callable[[], Reading]] = {
+    "elbo": LowerBound,
+    "iwae": ImportanceWeighted,
+    "reconstruction": ReconstructionError,
+    "kl": Divergence,
+    "regret": Regret,
+    "complexity": ComplexityCorrected,
+    "typicality": Typicality,
+    "density": Density,
+    "gap": Gap,
+    "l1": lambda: OfReconstruction(AbsoluteError()),
+    "l2": lambda: OfReconstruction(SquaredError()),
+    "ssim": lambda: OfReconstruction(Dissimilarity()),
+    "knn": lambda: OfReconstruction(NearestCodes()),
+}
+
+
+@final
+class Panel(nn.Module):
+    """Every reading that inputs of `shape` allow, and the sum of the chosen ones, each in robust deviations from its
+    median on held-out normal inputs. One alone keeps its own unit.
+
+    `names`: readings joined by "+". `labelled`: whether each input comes with a label. Raises `UsageError` for names
+    that do not exist or do not fit such inputs.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, names: str, shape: tuple[int, ...], *, labelled: bool = False) -> None:
+        super().__init__()
+        self.chosen = names.split("+")
+        every = {name: make() for name, make in READINGS.items()}
+        for name in self.chosen:
+            if name not in every:
+                raise UsageError(
+                    f"a score is made of {', '.join(every)}, joined by +, but {name!r} came: for example density+knn"
+                )
+            if every[name].images and len(shape) != 3:
+                raise UsageError(f"the score {name!r} needs images, but inputs have shape {shape}: use density or elbo")
+            if every[name].labels and not labelled:
+                raise UsageError(f"the score {name!r} needs labels: use the conditional-vae")
+        if len(set(self.chosen)) < len(self.chosen):
+            raise UsageError(f"each part of a score counts once, but {names!r} came")
+        self.readings = nn.ModuleDict(
+            {
+                name: reading
+                for name, reading in every.items()
+                if (labelled or not reading.labels) and (len(shape) == 3 or not reading.images)
+            }
+        )
+        self.register_buffer("centre", torch.zeros(len(self.chosen)))
+        self.register_buffer("scale", torch.ones(len(self.chosen)))
+
+    def prepare(self, training: Inferences, held_out: Inferences, seed: int) -> None:
+        """Fit all readings to shuffled `training` inputs, and the units of the chosen ones to `held_out` ones."""
+        for reading in self.readings.values():
+            if isinstance(reading, Reading):
+                reading.prepare(training, held_out, seed)
+        if len(self.chosen) > 1:
+            self.centre, self.scale = robust_units(torch.cat([self._apart(seen) for seen in held_out()], 1))
+
+    def each(self, seen: Inferred, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """(n,) of every reading by itself, or of those named."""
+        return {name: self.readings[name](seen) for name in names or self.readings}
+
+    def _apart(self, seen: Inferred) -> Tensor:
+        return torch.stack(list(self.each(seen, self.chosen).values()))
+
+    def forward(self, seen: Inferred) -> Tensor:
+        """(n,) the score."""
+        apart = self._apart(seen)
+        if len(apart) == 1:
+            return apart[0]
+        return ((apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]).sum(0)
