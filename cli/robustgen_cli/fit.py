@@ -23,7 +23,7 @@ def fit(
         str,
         typer.Argument(
             metavar="DETECTOR",
-            help="One of 'robustgen list detectors', or auto: by the shape of the data.",
+            help="One of 'robustgen list detectors', pyod:NAME of PyOD's, or auto: by the shape of the data.",
             autocompletion=o.among([AUTO, *DETECTORS]),
             show_default=False,
         ),
@@ -62,8 +62,7 @@ def fit(
     from robustgen import runtime
     from robustgen.artifacts import RESULTS, check_free, staged, to_json
     from robustgen.data.load import load
-    from robustgen.detectors.calibrated import CalibratedDetector, accepts, make
-    from robustgen.registry import resolve
+    from robustgen.detectors.calibrated import CalibratedDetector, accepts, declared, make
 
     check_free(out, force)
     where = runtime.device(device)
@@ -72,8 +71,9 @@ def fit(
         through = load_optional(model, weights, mean, std, trust, layer)
         source = load(data, size=size)
         name = choice(source.spec.shape if through is None else (1,))
-    kind = resolve(DETECTORS, name, "detector")
-    options = settings(name, kind, {}, param, elsewhere=("seed",)) | ({"seed": seed} if accepts(name, "seed") else {})
+    options = settings(name, declared(name), {}, param, elsewhere=("seed",)) | (
+        {"seed": seed} if accepts(name, "seed") else {}
+    )
     make(name, options)  # checked before anything is loaded
     if not chosen:
         through = load_optional(model, weights, mean, std, trust, layer)

@@ -16,6 +16,7 @@ from robustgen.attacks import ATTACKS
 from robustgen.attacks.art_names import ART
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.pyod_names import PYOD, installed
 from robustgen.models import ARCHITECTURES
 from robustgen.objectives import LOSSES
 from robustgen_cli.main import app
@@ -141,7 +142,7 @@ def test_losses_named_in_the_help_are_those_that_exist(run: Callable[..., Any]) 
     ("kind", "names"),
     [
         ("attacks", [*ATTACKS, *(f"art:{name}" for name in ART)]),
-        ("detectors", ["auto", *DETECTORS]),
+        ("detectors", ["auto", *DETECTORS, *(f"pyod:{name}" for name in PYOD if installed())]),
         ("data", DATA),
         ("models", [*ARCHITECTURES, "torchvision:NAME"]),
     ],
