@@ -93,7 +93,15 @@ def accelerator() -> Accelerator:
 def versions() -> dict[str, str]:
     """The versions that a result depends on, as stored with it. Imports nothing."""
     found = {"python": platform.python_version()}
-    for package in ("robustgen", "torch", "torchvision", "scikit-learn", "numpy", "adversarial-robustness-toolbox"):
+    for package in (
+        "robustgen",
+        "torch",
+        "torchvision",
+        "scikit-learn",
+        "numpy",
+        "adversarial-robustness-toolbox",
+        "pyod",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

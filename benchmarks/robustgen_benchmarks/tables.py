@@ -11,7 +11,7 @@ Protocols:
 
     pip install 'robustgen[pyod]'
     python -m robustgen_benchmarks.tables --data adbench/ --protocols one-class unsupervised --seeds 3 --out tables.json
-    python -m robustgen_benchmarks.tables --data adbench/ --protocols dte --detectors knn:method=largest lof --peers
+    python -m robustgen_benchmarks.tables --data adbench/ --protocols dte --seeds 1 --out tables_dte.json
 
 `--data` is a folder of ADBench's files (NUMBER_NAME.npz with X and y). The JSON is written after every cell, and what
 it holds already is not run again.
@@ -38,6 +38,7 @@ from robustgen.artifacts import to_json
 from robustgen.detectors.calibrated import accepts, make
 from robustgen.errors import RobustgenError
 from robustgen.metrics import auroc, tpr_at_fpr
+from robustgen_benchmarks.dte_published import KNN, LOF, PUBLISHED
 from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.pyod_peers import PYOD, pyod
 
@@ -184,6 +185,18 @@ def table(results: list[dict[str, Any]], protocol: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def against_published(results: list[dict[str, Any]]) -> str:
+    """A Markdown table: ours beside the published AUROC in percent, by set."""
+    found = {(r["detector"], r["set"]): 100 * r["auroc"] for r in results if r["protocol"] == "dte" and "auroc" in r}
+    lines = ["| set | kNN ours | published | LOF ours | published |", "|---|---|---|---|---|"]
+    for name, figures in PUBLISHED.items():
+        cells = [found.get((word, name)) for word in (KNN, LOF)]
+        if None not in cells:
+            pairs = " | ".join(f"{ours:.2f} | {theirs:.2f}" for ours, theirs in zip(cells, figures, strict=True))
+            lines.append(f"| {name} | {pairs} |")
+    return "\n".join(lines) + "\n"
+
+
 def read(folder: Path, name: str) -> tuple[Values, Values]:
     """X and y of a set. Raises `FileNotFoundError` without it."""
     path = next((path for path in sorted(folder.glob("*.npz")) if path.stem.partition("_")[2] == name), None)
@@ -196,19 +209,23 @@ def read(folder: Path, name: str) -> tuple[Values, Values]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder of ADBench's .npz files")
-    parser.add_argument("--sets", nargs="+", default=TWELVE)
+    parser.add_argument("--sets", nargs="+", help="by default twelve, for dte those with published figures")
     parser.add_argument("--protocols", nargs="+", choices=list(PROTOCOLS), default=["one-class", "unsupervised"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--detectors", nargs="*", default=OURS, help="NAME or NAME:OPTION=VALUE:...")
-    parser.add_argument("--peers", nargs="*", default=list(PYOD))
+    parser.add_argument("--detectors", nargs="*", help="NAME or NAME:OPTION=VALUE:...; by default all, for dte two")
+    parser.add_argument("--peers", nargs="*", choices=list(PYOD), help="by default all, for dte none")
     parser.add_argument("--out", type=Path, help="JSON file for the results, and to go on from")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    runs: dict[str, Scores] = {word: ours(word) for word in given.detectors}
-    runs |= {f"PyOD {name}": pyod(name) for name in given.peers}
+    alone = given.protocols == ["dte"]
+    sets = given.sets or (list(PUBLISHED) if alone else TWELVE)
+    detectors = ([KNN, LOF] if alone else OURS) if given.detectors is None else given.detectors
+    peers = ([] if alone else list(PYOD)) if given.peers is None else given.peers
+    runs: dict[str, Scores] = {word: ours(word) for word in detectors}
+    runs |= {f"PyOD {name}": pyod(name) for name in peers}
     stored: dict[str, Any] = {
-        "command": "python -m robustgen_benchmarks.tables "
-        f"--data adbench/ --protocols {' '.join(given.protocols)} --seeds {given.seeds}",
+        "command": f"python -m robustgen_benchmarks.tables --data adbench/ --protocols {' '.join(given.protocols)} "
+        f"--seeds {given.seeds} --sets {' '.join(sets)} --detectors {' '.join(detectors)} --peers {' '.join(peers)}",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),
         "versions": versions_with("pyod"),
@@ -218,7 +235,7 @@ def main() -> None:
         stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
     done = {(r["detector"], r["set"], r["protocol"], r["seed"]) for r in stored["results"]}
     for seed in range(given.seeds):
-        for name in given.sets:
+        for name in sets:
             x, y = read(given.data, name)
             for protocol in given.protocols:
                 cell = PROTOCOLS[protocol](x, y, seed)
@@ -234,6 +251,8 @@ def main() -> None:
                     given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
     for protocol in given.protocols:
         sys.stdout.write(table(stored["results"], protocol) + "\n")
+    if "dte" in given.protocols:
+        sys.stdout.write(against_published(stored["results"]))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def fit(
         str,
         typer.Argument(
             metavar="DETECTOR",
-            help="One of 'robustgen list detectors', or auto: by the shape of the data.",
+            help="One of 'robustgen list detectors', pyod:NAME of PyOD's, or auto: by the shape of the data.",
             autocompletion=o.among([AUTO, *DETECTORS]),
             show_default=False,
         ),
@@ -92,10 +92,9 @@ def fit(
     from robustgen import runtime
     from robustgen.artifacts import RESULTS, check_free, read_artifact, staged, to_json
     from robustgen.data.load import load
-    from robustgen.detectors.calibrated import CalibratedDetector, accepts, make
+    from robustgen.detectors.calibrated import CalibratedDetector, accepts, declared, make
     from robustgen.errors import UsageError
     from robustgen.evaluation.robustness import fingerprint
-    from robustgen.registry import resolve
 
     check_free(out, force)
     where = runtime.device(device)
@@ -107,9 +106,8 @@ def fit(
         through = load_optional(model, weights, mean, std, trust, layer)
         source = load(data, size=size)
         name = choice(source.spec.shape if through is None and codec is None else (1,))
-    kind = resolve(DETECTORS, name, "detector")
     given = {"preset": preset, "epochs": _epochs(epochs)}
-    options = settings(name, kind, given, param, elsewhere=("seed",)) | (
+    options = settings(name, declared(name), given, param, elsewhere=("seed",)) | (
         {"seed": seed} if accepts(name, "seed") else {}
     )
     make(name, options)  # checked before anything is loaded

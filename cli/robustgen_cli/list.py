@@ -11,6 +11,8 @@ from robustgen.attacks.art_names import ART, PREFIX
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.auto import AUTO, AUTO_HELP
+from robustgen.detectors.pyod_names import PREFIX as PYOD_PREFIX
+from robustgen.detectors.pyod_names import PYOD, installed
 from robustgen.errors import UsageError
 from robustgen.models import ARCHITECTURES
 from robustgen.registry import Entry, suggestion
@@ -19,7 +21,11 @@ from robustgen_cli import output
 
 TABLES = {
     "attacks": {**ATTACKS, **{f"{PREFIX}{name}": Entry("", help) for name, help in ART.items()}},
-    "detectors": {AUTO: Entry("", AUTO_HELP), **DETECTORS},
+    "detectors": {
+        AUTO: Entry("", AUTO_HELP),
+        **DETECTORS,
+        **({f"{PYOD_PREFIX}{name}": Entry("", help) for name, help in PYOD.items()} if installed() else {}),
+    },
     "data": DATA,
     "models": {
         **ARCHITECTURES,
@@ -62,10 +68,13 @@ def list_names(
         sys.stdout.write(encoder.dumps(plain, indent=2) + "\n")
         return
     for name, entries in chosen.items():
-        lines = {key: entry.help for key, entry in entries.items() if not key.startswith(PREFIX)}
+        lines = {key: entry.help for key, entry in entries.items() if not key.startswith((PREFIX, PYOD_PREFIX))}
         if len(lines) < len(entries):
-            lines[f"{PREFIX}NAME"] = f"an attack of ART by its name there ({len(ART)}, --json says more on each): " + (
-                ", ".join(ART)
+            prefix, what, others = (
+                (PREFIX, "an attack of ART", ART) if name == "attacks" else (PYOD_PREFIX, "a detector of PyOD", PYOD)
+            )
+            lines[f"{prefix}NAME"] = f"{what} by its name there ({len(others)}, --json says more on each): " + (
+                ", ".join(others)
             )
         width = max(len(key) for key in lines)
         output.heading(name)

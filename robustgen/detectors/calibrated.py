@@ -21,7 +21,9 @@ from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.pyod_names import PREFIX, pyod_name, pyod_options
 from robustgen.detectors.raw_likelihood import MOST, RawLikelihood, beside_raw_likelihood
+from robustgen.detectors.standardise import Scale
 from robustgen.detectors.streaming import Streaming, as_streaming
 from robustgen.detectors.variational import VariationalDetector
 from robustgen.errors import ArtifactError, DataError, UsageError
@@ -318,27 +320,47 @@ def _stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedMo
     return LoadedModel(network.eval(), stored["origin"], stored["sha256"], None, stored["rebuild"])
 
 
-def _options(name: str) -> list[str]:
-    return [
-        option
-        for option in inspect.signature(resolve(DETECTORS, name, "detector").__init__).parameters
-        if option != "self"
-    ]
+def kind_of(name: str) -> type[Detector]:
+    """The class of the detector `name`. Raises `UsageError` for an unknown name."""
+    if name.startswith(PREFIX):
+        from robustgen.detectors.pyod import PyODDetector
+
+        pyod_name(name)
+        return PyODDetector
+    kind: type[Detector] = resolve(DETECTORS, name, "detector")
+    return kind
+
+
+def declared(name: str) -> type[Detector] | dict[str, Any]:
+    """Where the options of `name` are declared: its class, or for a detector of PyOD their types by name.
+
+    Loads PyOD for that. Raises `MissingPackageError` without it.
+    """
+    if not name.startswith(PREFIX):
+        return kind_of(name)
+    from robustgen.detectors.pyod import parameters_of
+
+    return parameters_of(name) | {"most": int, "scale": Scale}
 
 
 def accepts(name: str, option: str) -> bool:
     """Whether detector `name` has such an option. Raises `UsageError` for an unknown name."""
-    return option in _options(name)
+    return option in inspect.signature(kind_of(name)).parameters
 
 
 def make(name: str, options: Mapping[str, Any]) -> Detector:
-    """A fresh detector by name. Raises `UsageError` for an unknown name or option, or a value of the wrong type."""
-    known = _options(name)
+    """A fresh detector by name. Raises `UsageError` for an unknown name or option, or a value of the wrong type.
+
+    Of a detector of PyOD ("pyod:KNN") the options are PyOD's, and `most`, `scale` and `seed`.
+    """
+    kind = kind_of(name)
+    if name.startswith(PREFIX):
+        options = pyod_options(name, options)
+    known = list(inspect.signature(kind).parameters)
     for option in options:
         if option not in known:
             raise UsageError(f"{name} has no option {option!r}: it has {', '.join(known)}")
     try:
-        detector: Detector = resolve(DETECTORS, name, "detector")(**options)
+        return kind(**options)
     except TypeError as error:
         raise UsageError(f"{name} cannot be made with {dict(options)}: {error}") from error
-    return detector

@@ -47,8 +47,8 @@ class Evidence(nn.Module):
 
     def deviations(self, score: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """(score - median) / (1.4826 x the median absolute deviation)."""
-        centre, deviation = self.unit.to(score.dtype)
-        return (score - centre) / deviation
+        unit = self.unit.to(score.dtype)
+        return (score - unit[0]) / unit[1]
 
     def forward(self, score: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         held, levels = self.held.to(score.dtype), self.levels.to(score.dtype)

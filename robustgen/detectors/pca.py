@@ -107,7 +107,7 @@ class PCADetector(Detector):
 
     def _from(self, code: Tensor) -> Tensor:
         flat = code @ self.directions.to(code.dtype) + self.mean.to(code.dtype)
-        return flat.unflatten(1, self.shape or (-1,))
+        return flat.reshape(-1, *(self.shape or ()))
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         code = self._along(x)

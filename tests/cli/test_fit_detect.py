@@ -47,6 +47,22 @@ def test_auto_goes_by_the_data_and_what_is_saved_has_the_real_name(
     assert "unknown option of autoencoder 'members'" in says
 
 
+def test_a_detector_of_pyod_by_name(run: Run, refused: Callable[..., str], world: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyod")
+    option = ("--param", "n_neighbors=3", "--param", "most=100")
+    ran = run("fit", "pyod:knn", "--data", world / "table.csv", "--fpr", "1/5", "--out", "d", "--json", *option)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json["options"]["arguments"] == '{"n_neighbors": 3}'
+    assert ran.json["options"]["most"] == 100
+    judged = run("detect", "d", world / "table.csv", "--json")
+    assert judged.code in (0, 3)
+    assert len(judged.out.splitlines()) == 200
+    words = ("fit", "pyod:knn", "--data", world / "table.csv", "--out", "no", "--param")
+    assert "did you mean 'n_neighbors'" in refused(*words, "n_neighbor=3")
+    assert "most=3.5: a whole number is needed" in refused(*words, "most=3.5")
+    assert "it compares" in refused("fit", "pyod:cof", "--data", world / "table.csv", "--out", "no")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [

@@ -16,6 +16,7 @@ from robustgen.attacks import ATTACKS
 from robustgen.attacks.art_names import ART
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.pyod_names import PYOD, installed
 from robustgen.models import ARCHITECTURES
 from robustgen.objectives import LOSSES
 from robustgen_cli.main import app
@@ -153,7 +154,7 @@ def test_losses_named_in_the_help_are_those_that_exist(run: Callable[..., Any]) 
     ("kind", "names"),
     [
         ("attacks", [*ATTACKS, *(f"art:{name}" for name in ART)]),
-        ("detectors", ["auto", *DETECTORS]),
+        ("detectors", ["auto", *DETECTORS, *(f"pyod:{name}" for name in PYOD if installed())]),
         ("data", DATA),
         ("models", [*ARCHITECTURES, "torchvision:NAME"]),
     ],
@@ -165,7 +166,7 @@ def test_list(run: Callable[..., Any], kind: str, names: Any) -> None:
     ran = run("list")
     assert ran.code == 0
     for name in names:
-        assert name.removeprefix("art:") in ran.out
+        assert name.removeprefix("art:").removeprefix("pyod:") in ran.out
 
 
 def test_misspelt_words(misused: Callable[..., str], refused: Callable[..., str], run: Callable[..., Any]) -> None:
