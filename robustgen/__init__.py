@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from robustgen.detectors.calibrated import CalibratedDetector
     from robustgen.detectors.k_means import KMeansDetector
     from robustgen.detectors.pca import PCADetector
+    from robustgen.detectors.simhash import SimHashDetector
     from robustgen.errors import RobustgenError
     from robustgen.evaluation.robustness import evaluate_attack
     from robustgen.metrics import auroc, proportion, rate_above, tpr_at_fpr
@@ -83,6 +84,7 @@ _HOME = {
     "detectors.calibrated": ("CalibratedDetector",),
     "detectors.k_means": ("KMeansDetector",),
     "detectors.pca": ("PCADetector",),
+    "detectors.simhash": ("SimHashDetector",),
     "errors": ("RobustgenError",),
     "evaluation.robustness": ("evaluate_attack",),
     "metrics": ("auroc", "proportion", "rate_above", "tpr_at_fpr"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -12,14 +12,10 @@ from robustgen_cli import options as o
 from robustgen_cli import output
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from robustgen.data.source import Source
     from robustgen.detectors.calibrated import CalibratedDetector
     from robustgen.evaluation.encoding import Encoded
     from robustgen.evaluation.projection import Layout
-
-_SHOWN = 4000
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +32,7 @@ def encode(
         Path | None,
         typer.Option(
             "--map",
-            help="Draw where the codes lie, by class and by score, into this .png or .svg file.",
+            help="Draw where the codes lie, by class and by score, into this .png, .svg or .html file.",
             show_default=False,
         ),
     ] = None,
@@ -76,21 +72,24 @@ def encode(
         raise UsageError("nothing to write: give --out codes.npz or codes.csv, or --map map.png, or both")
     if layout not in get_args(Layout):
         raise UsageError(suggestion(layout, get_args(Layout), "layout"))
-    for path, forms in ((out, (".npz", ".csv")), (drawing, (".png", ".svg"))):
+    for path, forms in ((out, (".npz", ".csv")), (drawing, (".png", ".svg", ".html"))):
         if path is not None:
             output.require_free_file(path, forms, force)
     loaded = CalibratedDetector.load(detector).to(runtime.device(device))
     width = loaded.codes().width
     source = load(inputs, like=loaded.spec)
     rows = source.rows("test")[:limit]
-    with output.counting(f"encoding with {loaded.name}", len(rows), quiet) as progress:
-        found = encode_all(loaded, source, rows, batch_size, progress)
+    with output.counting(f"encoding with {loaded.name}", len(rows), quiet) as advance:
+        found = encode_all(loaded, source, rows, batch_size, advance)
+    if drawing is not None:
+        with output.stages(quiet) as progress:
+            progress(f"laying out the map ({layout})", 0.1)
+            draw = partial(
+                _write_map, detector=loaded, found=found, source=source, layout=cast("Layout", layout), seed=seed
+            )
+            write_atomically(drawing, partial(draw, form=drawing.suffix[1:]), force)
     if out is not None:
         write_atomically(out, partial(write_codes, found=found, source=source, form=out.suffix[1:]), force)
-    if drawing is not None:
-        with output.working():
-            figure = draw(loaded, found, source, layout, seed)  # type: ignore[arg-type]
-            write_atomically(drawing, partial(write_figure, figure=figure, form=drawing.suffix[1:]), force)
     output.warn_skipped(source.skipped)
     summary = {
         "detector": loaded.name,
@@ -110,31 +109,17 @@ def encode(
     )
 
 
-def draw(detector: CalibratedDetector, found: Encoded, source: Source, layout: Layout, seed: int) -> Figure:
-    """The map of at most `_SHOWN` of the codes, evenly chosen."""
-    import numpy as np
-
-    from robustgen.evaluation.projection import lay_out
-    from robustgen.report import latent_map
-
-    n = len(found.code)
-    rows = np.linspace(0, n - 1, min(n, _SHOWN)).round().astype(np.int64)
-    plane = lay_out(found.code[rows], layout, seed)
-    some = f"{len(rows)} of " if len(rows) < n else ""
-    return latent_map(
-        plane.points,
-        found.score[rows],
-        detector.threshold.value,
-        None if found.y is None else found.y[rows],
-        source.spec.classes or None,
-        plane.axes,
-        f"codes of {some}{n} inputs of {source.spec.name}, by {detector.name} fitted on {detector.spec.name}",
-    )
-
-
-def write_figure(path: Path, figure: Figure, form: str) -> None:
+def _write_map(
+    path: Path, detector: CalibratedDetector, found: Encoded, source: Source, layout: Layout, seed: int, form: str
+) -> None:
     from robustgen.report.canvas import svg
+    from robustgen.report.codes_page import codes_map, codes_page
+    from robustgen.report.page import render
 
+    if form == "html":
+        path.write_text(render(codes_page(detector, found, source, layout, seed)), encoding="utf-8")
+        return
+    figure = codes_map(detector, found, source, layout, seed)
     if form == "svg":
         path.write_text(svg(figure), encoding="utf-8")
     else:

@@ -49,15 +49,7 @@ def fit(
             show_default="default",
         ),
     ] = None,
-    epochs: Annotated[
-        str | None,
-        typer.Option(
-            "--epochs",
-            metavar="N|auto",
-            help="Passes through the data instead of what the preset says; auto = what it says.",
-            show_default="auto",
-        ),
-    ] = None,
+    epochs: o.Epochs = None,
     features: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +98,7 @@ def fit(
         through = load_optional(model, weights, mean, std, trust, layer)
         source = load(data, size=size)
         name = choice(source.spec.shape if through is None and codec is None else (1,))
-    given = {"preset": preset, "epochs": _epochs(epochs)}
+    given = {"preset": preset, "epochs": o.count_of(epochs)}
     options = settings(name, declared(name), given, param, elsewhere=("seed",)) | (
         {"seed": seed} if accepts(name, "seed") else {}
     )
@@ -171,14 +163,3 @@ def fit(
             [(kind, f"{value:.3f}", f"{fitted.raw.score[kind]:.3f}") for kind, value in fitted.raw.raw.items()],
         )
         output.facts([("why", fitted.raw.reason)])
-
-
-def _epochs(text: str | None) -> int | None:
-    """None for auto."""
-    from robustgen.errors import UsageError
-
-    if text is None or text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--epochs takes a whole number from 1 up, or auto, but {text!r} came")
-    return int(text)

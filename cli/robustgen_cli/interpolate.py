@@ -101,8 +101,9 @@ def interpolate(
     plausible the way is, beside the plain average of pixels.
 
     Unevenness is the largest step by the mean step (1 = even), detour the length by the distance of the ends (1 =
-    straight), cycle how far a decoded code is from its own code, in units of the way. A detector finds what it made
-    itself too normal: let another one judge.
+    straight), cycle how far a decoded code is from its own code, in units of the way; p is the p-value along it, and
+    straight that of the straight line between its decoded ends. A detector finds what it made itself too normal: let
+    another one judge.
 
     Example: robustgen interpolate ae/ vae/ fashion-mnist --corners 0,1,2,3 --judge knn/ --out grid.png
     """
@@ -214,8 +215,10 @@ def _show(found: list[Course], what: str) -> None:
         cells.append("" if said["cycle"] is None else f"{said['cycle']:.3f}")
         for judge in judges:
             seen = said["judges"][judge]
-            cells += [f"{seen['median_p_value']:.3f}", f"{seen['flagged']:.1%}"]
+            straight = seen["median_p_value_straight"]
+            cells += [f"{seen['median_p_value']:.3f}", "" if straight is None else f"{straight:.3f}"]
+            cells.append(f"{seen['flagged']:.1%}")
         rows.append(cells)
-    columns = [column for judge in judges for column in (f"p, {judge}", "flagged")]
+    columns = [column for judge in judges for column in (f"p, {judge}", "straight", "flagged")]
     title = f"{len(found[0].steps)} {what} of {found[0].x.shape[1]} inputs; median p-values between the ends"
     output.table(title, ("way", "uneven", "detour", "cycle", *columns), rows)

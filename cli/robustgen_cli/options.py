@@ -192,3 +192,23 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any further option of it; may be repeated.")
 ]
+Epochs = Annotated[
+    str | None,
+    typer.Option(
+        "--epochs",
+        metavar="N|auto",
+        help="Passes through the data; auto = as many as its size (and the preset) asks for.",
+        show_default="auto",
+    ),
+]
+
+
+def count_of(epochs: str | None) -> int | None:
+    """What `--epochs` says, None for auto. Raises `UsageError` for anything that is no count."""
+    from robustgen.errors import UsageError
+
+    if epochs is None or epochs == "auto":
+        return None
+    if not epochs.isdecimal() or int(epochs) < 1:
+        raise UsageError(f"--epochs takes a whole number from 1 up, or auto, but {epochs!r} came")
+    return int(epochs)

@@ -24,10 +24,7 @@ def train(
             "--arch", help="small-cnn, small-resnet, mlp, or torchvision:NAME.", autocompletion=o.among(ARCHITECTURES)
         ),
     ] = "small-cnn",
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", min=1, help="Passes through the data; by default as many as its size asks for."),
-    ] = None,
+    epochs: o.Epochs = None,
     learning_rate: Annotated[float, typer.Option("--lr", help="Peak learning rate of the one-cycle schedule.")] = 2e-3,
     adversarial: Annotated[
         str | None,
@@ -73,7 +70,7 @@ def train(
     where = runtime.device(device)
     source = load(data, size=size)
     recipe = Recipe(
-        epochs=epochs or default_epochs(len(source.rows("train"))),
+        epochs=o.count_of(epochs) or default_epochs(len(source.rows("train"))),
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,

@@ -99,10 +99,11 @@ class SimHashDetector(Detector):
             self.codec.fit(rows, progress=progress, checkpoint=self._checkpoint)
         kept, held = hold_out(rows, seed=self.seed, device=self._device)
         apart = len(kept) + len(held) <= len(rows)
-        self.centre, whitening = _whitening(self._codes(kept), full=self.codec is not None or len(rows.shape) == 1)
+        mean, whitening = _whitening(self._codes(kept), full=self.codec is not None or len(rows.shape) == 1)
         bits = self.bits or max(1, round(math.log2(len(rows))))
-        drawn = _directions(len(whitening), self.tables, bits, self.seed).to(whitening)
-        self.planes = (whitening @ drawn if whitening.ndim == 2 else whitening[:, None] * drawn).float()
+        drawn = _directions(len(whitening), self.tables, bits, self.seed)
+        planes = whitening @ drawn if whitening.ndim == 2 else whitening[:, None] * drawn
+        self.centre, self.planes = mean.float().to(self._device), planes.float().to(self._device)
         self.forget()
         self._count(torch.cat([self._hashes(code) for code in self._codes(kept)]))
         self.unseen = torch.full((), math.nan, device=self._device)
@@ -206,13 +207,12 @@ def _whitening(codes: Iterator[Tensor], *, full: bool) -> tuple[Tensor, Tensor]:
     """
     n, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for batch in codes:
-        code = batch.double()
-        n, total = n + len(code), total.to(code) + code.sum(0)
-        squares = squares.to(code) + (code.T @ code if full else code.square().sum(0))
+        code = batch.cpu().double()  # not every accelerator has doubles
+        n, total = n + len(code), total + code.sum(0)
+        squares = squares + (code.T @ code if full else code.square().sum(0))
     mean = total / n
     if not full:
         variance = squares / n - mean.square()
-        scale = torch.where(variance > 1e-12, variance, torch.inf).rsqrt()
-        return mean.float(), scale
+        return mean, torch.where(variance > 1e-12, variance, torch.inf).rsqrt()
     values, vectors = torch.linalg.eigh(squares / n - torch.outer(mean, mean))
-    return mean.float(), vectors * values.clamp(min=max(1e-12, 1e-6 * float(values.max()))).rsqrt()
+    return mean, vectors * values.clamp(min=max(1e-12, 1e-6 * float(values.max()))).rsqrt()

@@ -1,13 +1,14 @@
 """From one input to another by way of their codes: paths and four-corner grids, and numbers for how they go.
 
 The straight line between the pixels of the inputs themselves is the control: it is even by construction, and its
-middle is a double exposure.
+middle is a double exposure. What is decoded is blurred, and many a judge finds blurred inputs more normal than real
+ones, so each way is also held against the straight line between its own decoded ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,7 +62,8 @@ class Course:
     `x`: (m, s, *shape), images cut off at their legal range. `steps`: (m, s - 1) Euclidean distances from each input to
     the next. `direct`: (m,) those from the first to the last. `cycle`: (m, s) distances from each code to the code of
     what it decodes to, in units of the distance between the end codes; None for the control. `p_values` and `flagged`:
-    (m, s) for each judge.
+    (m, s) for each judge. `straight`: the p-values of the straight line between the decoded ends, which is as blurred
+    as they are; None for the control.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Course:
     cycle: Array | None
     p_values: dict[str, Array]
     flagged: dict[str, Array]
+    straight: dict[str, Array] | None = None
 
     @property
     def unevenness(self) -> Array:
@@ -96,6 +99,9 @@ class Course:
                     "smallest_p_value": float(values[:, 1:-1].min()),
                     "flagged": float(self.flagged[judge][:, 1:-1].mean()),
                     "flagged_ends": float(self.flagged[judge][:, [0, -1]].mean()),
+                    "median_p_value_straight": None
+                    if self.straight is None
+                    else float(np.median(self.straight[judge][:, 1:-1])),
                 }
                 for judge, values in self.p_values.items()
             },
@@ -121,8 +127,9 @@ def course(
             cycles.append((codec.encode(parts[-1]) - some).square().sum(1).sqrt())
     whole = (code[:, -1] - code[:, 0]).square().sum(1).sqrt().clamp(min=1e-12)
     cycle = torch.cat(cycles).cpu().unflatten(0, code.shape[:2]) / whole.cpu()[:, None]
-    x = torch.cat(parts).cpu().unflatten(0, code.shape[:2])
-    return _judged(name, _legal(x, detector.spec), cycle.double().numpy(), judges, batch_size)
+    x = _legal(torch.cat(parts).cpu().unflatten(0, code.shape[:2]), detector.spec)
+    straight = control(x[:, 0], x[:, -1], x.shape[1], judges, batch_size).p_values
+    return replace(_judged(name, x, cycle.double().numpy(), judges, batch_size), straight=straight)
 
 
 def control(

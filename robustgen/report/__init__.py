@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustgen.report.bars import class_bars, count_bars, count_histogram, flow_map
+    from robustgen.report.codes_page import codes_map, codes_page
     from robustgen.report.curves import roc_curves, score_histograms, security_curve
     from robustgen.report.interpolations import corner_grids, path_strip
     from robustgen.report.maps import latent_map
@@ -52,6 +53,8 @@ __all__ = [
     "Table",
     "adversarial_strip",
     "class_bars",
+    "codes_map",
+    "codes_page",
     "corner_grids",
     "count_bars",
     "count_histogram",
@@ -70,6 +73,8 @@ __all__ = [
 _FIGURES = {
     "adversarial_strip": "robustgen.report.strips",
     "class_bars": "robustgen.report.bars",
+    "codes_map": "robustgen.report.codes_page",
+    "codes_page": "robustgen.report.codes_page",
     "corner_grids": "robustgen.report.interpolations",
     "count_bars": "robustgen.report.bars",
     "count_histogram": "robustgen.report.bars",

@@ -13,7 +13,7 @@ from robustgen.data.source import DataSpec
 from robustgen.errors import DataError
 from robustgen.evaluation.compression import unit
 from robustgen.evaluation.interpolation import Course
-from robustgen.report.canvas import FRAME, INK, MUTED, SERIES, WRONG, drawable, drawing, percent
+from robustgen.report.canvas import FRAME, INK, MUTED, PAPER, SERIES, WRONG, drawable, drawing, percent
 from robustgen.report.strips import _Grid, _images, _show, _under
 
 _WIDEST, _PANEL, _GAP, _MARGIN = 9.4, 3.0, 0.3, 0.12  # inches
@@ -60,12 +60,16 @@ def corner_grids(courses: Sequence[Course], spec: DataSpec, title: str) -> Figur
             left = _MARGIN + number * (panel + _GAP)
             axes = figure.add_axes((left / wide, under / high, panel / wide, tall / high), label=course.name)
             _show(axes, _montage(np.stack([_pixels(course, spec, row) for row in range(rows)])))
+            axes.hlines(np.arange(1, rows) * height - 0.5, -0.5, columns * width - 0.5, color=PAPER, linewidth=1.3)
+            axes.vlines(np.arange(1, columns) * width - 0.5, -0.5, rows * height - 0.5, color=PAPER, linewidth=1.3)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FRAME, linewidth=0.7)
             for x in (0, columns - 1):
                 for y in (0, rows - 1):
                     place = (x * width - 0.5, y * height - 0.5)
-                    axes.add_patch(Rectangle(place, width, height, fill=False, edgecolor=SERIES[1], linewidth=1.6))
+                    axes.add_patch(
+                        Rectangle(place, width, height, fill=False, edgecolor=SERIES[1], linewidth=1.6, zorder=3)
+                    )
             axes.set_title(drawable(course.name, 30), pad=6)
             said = course.summary()
             cycle = "" if said["cycle"] is None else f", cycle {said['cycle']:.2f}"

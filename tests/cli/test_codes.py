@@ -58,6 +58,10 @@ def test_codes_are_drawn_as_a_map(run: Run, world: Path, data: str, layout: str)
     both = run("encode", "det", world / data, "--map", "map.svg", "--out", "codes.npz")
     assert "codes.npz, map.svg" in both.out
     assert "<svg" in Path("map.svg").read_text()
+    assert run("encode", "det", world / data, "--map", "map.html", "--quiet").code == 0
+    page = Path("map.html").read_text()
+    assert f"Codes of {data}" in page
+    assert ("Class by class" in page) == (data == "two.npz")
 
 
 def test_reconstruction_says_rate_and_error(run: Run, world: Path, tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_tables_have_codes_too(run: Run, world: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (("encode", "D", "two.npz"), "--out codes.npz"),
-        (("encode", "D", "two.npz", "--map", "map.jpg"), "does not end in .png or .svg"),
+        (("encode", "D", "two.npz", "--map", "map.jpg"), "does not end in .png or .svg or .html"),
         (("encode", "D", "two.npz", "--map", "map.png", "--layout", "umap"), "unknown layout 'umap'"),
         (("encode", "D", "two.npz", "--map", "map.png"), "at least 3 codes of 2 values"),
         (("encode", "D", "two.npz", "--out", "codes.txt"), "does not end in .npz or .csv"),

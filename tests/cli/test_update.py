@@ -82,3 +82,12 @@ def test_two_runs_do_not_overwrite_each_other(
     assert ran.code == 2
     assert "was changed by another run since it was read" in ran.err
     assert CalibratedDetector.load(counting).summary()["facts"]["seen"] == 145
+
+
+def test_counts_of_codes_go_on_too(run: Run, world: Path) -> None:
+    data = world / "two.npz"
+    words = ("fit", "simhash", "--data", data, "--features", world / "detector", "--param", "network=none")
+    assert run(*words, "--out", "on", "--quiet").code == 0
+    assert run("detect", "on", data, "--update", "--limit", 7, "--quiet").code in (0, 3)
+    found = CalibratedDetector.load(Path("on")).summary()
+    assert (found["codes_of"], found["facts"]["seen"]) == ("pca", 147)

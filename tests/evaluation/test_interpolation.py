@@ -99,6 +99,12 @@ def test_a_path_is_judged_as_its_inputs_are(detectors: dict[str, CalibratedDetec
         verdicts = detectors["pca"].judge(one.x[2])
         np.testing.assert_allclose(one.p_values["pca"][2], verdicts.p_value)
         np.testing.assert_array_equal(one.flagged["pca"][2], verdicts.flagged)
+        assert (one.straight is None) == (one.name == CONTROL)
+        if one.straight is not None:  # the same ends, judged the same
+            ends = one.p_values["pca"][:, [0, -1]]
+            np.testing.assert_allclose(one.straight["pca"][:, [0, -1]], ends, atol=1 / 300)
+            middle = detectors["pca"].judge((one.x[:, 0] + one.x[:, -1]) / 2)
+            np.testing.assert_allclose(one.straight["pca"][:, 3], middle.p_value, atol=1 / 300)
         said = one.summary()
         assert said["n"] == 5
         assert said["judges"]["pca"]["median_p_value"] == float(np.median(one.p_values["pca"][:, 1:-1]))
