@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from robustgen.detectors.autoencoder import AutoencoderDetector
     from robustgen.detectors.base import Detector
     from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.detectors.conditional_vae import ConditionalVAEDetector
     from robustgen.detectors.k_means import KMeansDetector
     from robustgen.detectors.pca import PCADetector
     from robustgen.detectors.simhash import SimHashDetector
+    from robustgen.detectors.vae import VAEDetector
     from robustgen.errors import RobustgenError
     from robustgen.evaluation.robustness import evaluate_attack
     from robustgen.metrics import auroc, proportion, rate_above, tpr_at_fpr
@@ -82,9 +84,11 @@ _HOME = {
     "detectors.autoencoder": ("AutoencoderDetector",),
     "detectors.base": ("Detector",),
     "detectors.calibrated": ("CalibratedDetector",),
+    "detectors.conditional_vae": ("ConditionalVAEDetector",),
     "detectors.k_means": ("KMeansDetector",),
     "detectors.pca": ("PCADetector",),
     "detectors.simhash": ("SimHashDetector",),
+    "detectors.vae": ("VAEDetector",),
     "errors": ("RobustgenError",),
     "evaluation.robustness": ("evaluate_attack",),
     "metrics": ("auroc", "proportion", "rate_above", "tpr_at_fpr"),

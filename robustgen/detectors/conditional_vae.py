@@ -23,6 +23,7 @@ class ConditionalVAEDetector(VariationalDetector):
     """
 
     conditional: ClassVar[bool] = True
+    by_default: ClassVar[str] = "gap+density"
 
     def __init__(
         self,

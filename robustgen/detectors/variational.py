@@ -65,6 +65,8 @@ class VariationalDetector(Detector, ABC):
         self.preset, self.epochs, self.batch_size = preset, epochs, batch_size
         self.learning_rate, self.seed = learning_rate, seed
         self._recipe(1)  # what is out of range is said now
+        if likelihood in ("bernoulli", "logistic"):
+            self.scale = "none"  # they are likelihoods of values in [0, 1]
         self.register_buffer("noise", torch.empty(0, code))
         self.register_buffer("used", torch.zeros(2))
 
