@@ -152,12 +152,30 @@ class NearestCodes(Part):
         self.bank = _codes(views, seed)
 
     def forward(self, view: View) -> Tensor:
-        bank = self.bank.to(view.code.dtype)
-        with torch.no_grad():  # which are nearest by the cheap expansion, their distances then without cancellation
-            expanded = bank.square().sum(1) - 2 * view.code @ bank.T
-            nearest = expanded.topk(min(self.neighbours, len(bank)), dim=1, largest=False).indices
-        squares = (view.code[:, None] - bank[nearest]).square().sum(2)
-        return (squares + 1e-12).sqrt().mean(1)
+        return nearest(view.code, self.bank, self.neighbours)
+
+
+@final
+class NearestEdges(Part):
+    """Mean distance to the 5 nearest edge maps of at most 20,000 training inputs. It does not ask the autoencoder.
+
+    The map: the lengths of the gradients of the image, brought by averaging to at most 16 x 16, and the square root of
+    them, so that faint edges count beside strong ones, as in histograms of oriented gradients (Dalal, Triggs 2005).
+    """
+
+    images = True
+    bank: Tensor
+    neighbours: ClassVar[int] = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bank", torch.empty(0, 0))
+
+    def prepare(self, views: Views, seed: int) -> None:
+        self.bank = _some((_edges(view.x) for view in views()), seed)
+
+    def forward(self, view: View) -> Tensor:
+        return nearest(_edges(view.x), self.bank, self.neighbours)
 
 
 @final
@@ -218,6 +236,7 @@ PARTS: dict[str, type[Part]] = {
     "gms": GradientDissimilarity,
     "region": LargestRegion,
     "knn": NearestCodes,
+    "edges": NearestEdges,
     "mahalanobis": MahalanobisCode,
     "k-means": NearestCentroid,
 }
@@ -313,10 +332,32 @@ def robust_units(scores: Tensor) -> tuple[Tensor, Tensor]:
     return centre, torch.where(deviation > 0, deviation, 1)
 
 
+def nearest(points: Tensor, bank: Tensor, neighbours: int) -> Tensor:
+    """(n,) the mean distance of points (n, k) to their nearest rows of `bank` (m, k), differentiable in the points."""
+    bank = bank.to(points.dtype)
+    with torch.no_grad():  # which are nearest by the cheap expansion, their distances then without cancellation
+        expanded = bank.square().sum(1) - 2 * points @ bank.T
+        rows = expanded.topk(min(neighbours, len(bank)), dim=1, largest=False).indices
+    squares = (points[:, None] - bank[rows]).square().sum(2)
+    return (squares + 1e-12).sqrt().mean(1)
+
+
+def _edges(x: Tensor) -> Tensor:
+    """(n, places): the square roots of the gradients' lengths, channels averaged, of images of about 16 x 16."""
+    factor = max(1, -(-max(x.shape[2:]) // 16))
+    small = avg_pool2d(x, factor, ceil_mode=True) if factor > 1 else x
+    return _slope(small).mean(1).flatten(1).sqrt()
+
+
 def _codes(views: Views, seed: int) -> Tensor:
     """The codes of at most `_MOST_CODES` training inputs, drawn by `seed` where there are more."""
-    codes = torch.cat([view.code for view in views()])
-    if len(codes) <= _MOST_CODES:
-        return codes
-    chosen = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:_MOST_CODES]
-    return codes[chosen.to(codes.device)]
+    return _some((view.code for view in views()), seed)
+
+
+def _some(batches: Iterator[Tensor], seed: int) -> Tensor:
+    """All rows of the batches, or `_MOST_CODES` of them drawn by `seed` where there are more."""
+    rows = torch.cat(list(batches))
+    if len(rows) <= _MOST_CODES:
+        return rows
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_MOST_CODES]
+    return rows[chosen.to(rows.device)]

@@ -28,7 +28,7 @@ class ReconstructionDetector(Detector, ABC):
 
     `network`: "dense", "convolutional", "residual", or "auto" (convolutional from 16 x 16 up). `code`: the width of the
     code, None = 16 for images from 16 x 16 up, else 32. `scores`: parts of the score joined by "+" (see `parts`), or
-    "auto": "gms+knn" for such images, else "l2". `preset`: how long to train, "fast", "default" or "best" (see
+    "auto": "gms+knn+edges" for such images, else "l2". `preset`: how long to train, "fast", "default" or "best" (see
     `training.plan`); `epochs`: passes through the data instead, None = as the preset says. About a tenth of the
     training inputs, at most about 2,000, is held out: they choose the epoch whose weights are kept, end a training that
     no longer gets better, and measure the parts of the score.
@@ -70,7 +70,7 @@ class ReconstructionDetector(Detector, ABC):
         with seeded(self.seed):
             self.autoencoder = autoencoder(self.network, shape, self.code or (16 if image else 32)).to(device)
         # on 8 x 8 digits the squared error alone catches more attacks than with either of the others
-        names = ("gms+knn" if image else "l2") if self.scores == "auto" else self.scores
+        names = ("gms+knn+edges" if image else "l2") if self.scores == "auto" else self.scores
         self.combination = Combination(names, shape).to(device)
 
     @final

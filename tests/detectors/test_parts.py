@@ -90,6 +90,23 @@ def test_gradient_similarity_is_the_authors_formula(generator: torch.Generator) 
     torch.testing.assert_close(gradient_dissimilarity(x / 2, x / 2 + 0.3), torch.zeros_like(x), atol=1e-4, rtol=0)
 
 
+def test_edges_are_compared_with_those_of_training_images(generator: torch.Generator) -> None:
+    """A known image has the distance 0 but for its four other neighbours; brightness tells nothing; an edge does."""
+    x = torch.rand(30, 2, 20, 20, generator=generator)
+    part = PARTS["edges"]()
+    part.prepare(lambda: iter([View(x[:20], x[:20], x[:20]), View(x[20:], x[20:], x[20:])]), 0)
+    assert part.bank.shape == (30, 100)
+    alike = torch.full((3, 2, 20, 20), 0.5)
+    alike[1] = 0.9
+    alike[2, :, :, 10:] = 0.9
+    flat = PARTS["edges"]()
+    flat.prepare(lambda: iter([View(alike[:1].expand(6, -1, -1, -1), alike, alike)]), 0)
+    known, brighter, edge = flat(View(alike, alike, alike)).tolist()
+    assert known == pytest.approx(0, abs=1e-5)
+    assert brighter == pytest.approx(0, abs=1e-5)
+    assert edge > 0.1
+
+
 def test_distances_in_the_code_are_scikit_learns(generator: torch.Generator) -> None:
     from sklearn.neighbors import NearestNeighbors
 
