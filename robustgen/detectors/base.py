@@ -7,13 +7,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustgen.data.rows import Rows, as_rows
+from robustgen.detectors.attribution import integrated_gradients, occlusion, typical
 from robustgen.errors import ArtifactError, RobustgenError, UsageError
 from robustgen.training.descent import TrainingProgress
 
@@ -30,11 +31,18 @@ class Detector(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     """The shape of one input, known once fitted."""
 
+    differentiable: ClassVar[bool] = True
+    """Whether the score has a useful gradient with respect to the input."""
+
+    typical: Tensor
+    """(*shape) the median of each value over training inputs, known once fitted."""
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer(
             "_placed", torch.empty(0), persistent=False
         )  # follows .to(device) before there is any state
+        self.register_buffer("typical", torch.empty(0))
 
     @final
     def fit(self: D, data: Any, *, progress: TrainingProgress | None = None) -> D:
@@ -45,6 +53,7 @@ class Detector(nn.Module, ABC):
         """
         rows = data if isinstance(data, Rows) else as_rows(data)
         self.shape = tuple(rows.shape)
+        self.typical = typical(rows).float().to(self._device)
         self._build(self.shape)
         self._fit(rows, progress)
         self.eval()
@@ -59,6 +68,30 @@ class Detector(nn.Module, ABC):
         `condition` is what a conditional detector judges the input against (a predicted label, a paired image). Raises
         `RobustgenError` before `fit`, `UsageError` for inputs of another shape or type.
         """
+        self._check(x)
+        return self._score(x, condition)
+
+    @final
+    def explain(self, x: Float[Tensor, "n *shape"], condition: Tensor | None = None) -> Float[Tensor, "n *shape"]:
+        """How much each value of an input adds to its score, above a normal counterpart's; independent of the batch.
+
+        A detector made of errors value by value gives these errors. Otherwise the values are gradients integrated from
+        the counterpart (the reconstruction, or the median training input), and sum to score(x) - score(counterpart).
+        Scores without a gradient are explained by `occlusion`, whose values need not sum to anything. The result
+        carries no gradient. Raises as `score` does.
+        """
+        self._check(x)
+        x = x.detach()
+        with torch.no_grad():
+            own = self._map(x, condition)
+            if own is not None:
+                return own
+            if not self.differentiable:
+                return occlusion(lambda z: self._score(z, _repeated(condition, len(z))), x, self.typical)
+            start = self._counterpart(x)
+        return integrated_gradients(lambda z: self._score(z, condition), x, start)
+
+    def _check(self, x: Tensor) -> None:
         if self.shape is None:
             raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) before score(x)")
         if tuple(x.shape[1:]) != self.shape or not x.is_floating_point():
@@ -66,7 +99,6 @@ class Detector(nn.Module, ABC):
                 f"this detector was fitted on floating-point inputs of shape {self.shape}, but {tuple(x.shape[1:])} "
                 f"{x.dtype} came"
             )
-        return self._score(x, condition)
 
     @property
     @final
@@ -102,6 +134,14 @@ class Detector(nn.Module, ABC):
     def _build(self, shape: tuple[int, ...]) -> None:
         """Make the networks for inputs of `shape`, with fresh weights."""
 
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
+        """What `explain` gives, where the score is made of parts that belong to values of the input."""
+        return None
+
+    def _counterpart(self, x: Tensor) -> Tensor:
+        """A normal input for each of `x`, (n, *shape), from which its explanation starts."""
+        return self.typical.to(x.dtype).expand_as(x)
+
     @property
     def _device(self) -> torch.device:
         placed = self.get_buffer("_placed")
@@ -112,3 +152,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor: ...
+
+
+def _repeated(condition: Tensor | None, n: int) -> Tensor | None:
+    return None if condition is None else condition.repeat(n // len(condition), *[1] * (condition.ndim - 1))

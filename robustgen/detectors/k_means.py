@@ -49,9 +49,17 @@ class KMeansDetector(Detector):
                         fitted.partial_fit(batch.flatten(1).cpu().numpy())
         self.centroids = torch.from_numpy(fitted.cluster_centers_).float().to(self._device)
 
-    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        flat, centroids = x.flatten(1), self.centroids.to(x.dtype)
+    def _nearest(self, flat: Tensor) -> Tensor:
+        centroids = self.centroids.to(flat.dtype)
         # the nearest is found by the cheap expansion, its distance is then computed without cancellation
         with torch.no_grad():
             nearest = (centroids.square().sum(1) - 2 * flat @ centroids.T).argmin(1)
-        return (flat - centroids[nearest]).square().mean(1)
+        return centroids[nearest]
+
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        flat = x.flatten(1)
+        return (flat - self._nearest(flat)).square().mean(1)
+
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        flat = x.flatten(1)
+        return ((flat - self._nearest(flat)).square() / flat.shape[1]).reshape(x.shape)

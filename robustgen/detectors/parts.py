@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, one_hot, pad
 
+from robustgen.detectors.attribution import integrated_gradients
 from robustgen.errors import UsageError
 
 _MOST_CODES = 20_000  # that a nearest-neighbour part keeps
@@ -43,6 +45,12 @@ class Part(nn.Module, ABC):
     def forward(self, view: View) -> Tensor:
         """(n,) scores."""
 
+    def map(self, view: View) -> Tensor | None:
+        """(n, *shape) what each value adds to the score, of which it is the sum; None for what depends on the code
+        alone.
+        """
+        return None
+
 
 @final
 class AbsoluteError(Part):
@@ -51,6 +59,9 @@ class AbsoluteError(Part):
     def forward(self, view: View) -> Tensor:
         return (view.x - view.back).abs().flatten(1).mean(1)
 
+    def map(self, view: View) -> Tensor:
+        return (view.x - view.back).abs() / prod(view.x.shape[1:])
+
 
 @final
 class SquaredError(Part):
@@ -58,6 +69,9 @@ class SquaredError(Part):
 
     def forward(self, view: View) -> Tensor:
         return (view.x - view.back).square().flatten(1).mean(1)
+
+    def map(self, view: View) -> Tensor:
+        return (view.x - view.back).square() / prod(view.x.shape[1:])
 
 
 @final
@@ -82,6 +96,9 @@ class WeightedError(Part):
     def forward(self, view: View) -> Tensor:
         return ((view.x - view.back).square() / self.variance.to(view.x.dtype)).flatten(1).mean(1)
 
+    def map(self, view: View) -> Tensor:
+        return (view.x - view.back).square() / self.variance.to(view.x.dtype) / prod(view.x.shape[1:])
+
 
 @final
 class Dissimilarity(Part):
@@ -94,6 +111,14 @@ class Dissimilarity(Part):
     def forward(self, view: View) -> Tensor:
         return dissimilarity(view.x, view.back).flatten(1).mean(1)
 
+    def map(self, view: View) -> Tensor:
+        """The mean dissimilarity of the windows that a value is in, as its share of the score."""
+        windows = dissimilarity(view.x, view.back)
+        height, width = view.x.shape[2:]
+        spread = _spread(windows, height, width) / _spread(torch.ones_like(windows[:1, :1]), height, width)
+        total = spread.flatten(1).sum(1).clamp(min=torch.finfo(spread.dtype).tiny)
+        return spread * (windows.flatten(1).mean(1) / total).reshape(-1, 1, 1, 1)
+
 
 @final
 class LargestRegion(Part):
@@ -105,6 +130,13 @@ class LargestRegion(Part):
         error = (view.x - view.back).square().mean(1, keepdim=True)
         side = max(1, min(error.shape[2:]) // 4)
         return avg_pool2d(error, side, 1).flatten(1).amax(1)
+
+    def map(self, view: View) -> Tensor:
+        error = (view.x - view.back).square()
+        side = max(1, min(error.shape[2:]) // 4)
+        means = avg_pool2d(error.mean(1, keepdim=True), side, 1)
+        first = one_hot(means.flatten(1).argmax(1), means[0].numel()).to(means.dtype).reshape(means.shape)
+        return error * _spread(first, *error.shape[2:]) / (error.shape[1] * side * side)
 
 
 @final
@@ -255,6 +287,30 @@ class Combination(nn.Module):
             return apart[0]
         deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
         return deviations.sum(0)
+
+    def explain(self, view: View, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """(n, *shape) what each value adds to the score: the parts' own maps, and for parts that depend on the code
+        alone, gradients integrated from the reconstruction to the input.
+        """
+        maps = [part.map(view) for part in self._all()]
+        units = self.scale.to(view.x.dtype)
+        total = sum((found / unit for found, unit in zip(maps, units, strict=True) if found is not None), view.x * 0)
+        rest = [(part, unit) for part, found, unit in zip(self._all(), maps, units, strict=True) if found is None]
+        if not rest:
+            return total
+
+        def score(x: Tensor) -> Tensor:
+            seen = View(x, x, encode(x))
+            return torch.stack([part(seen) / unit for part, unit in rest]).sum(0)
+
+        return total + integrated_gradients(score, view.x, view.back)
+
+
+def _spread(windows: Tensor, height: int, width: int) -> Tensor:
+    """(n, c, height, width): for each pixel, the sum over the windows (n, c, h', w') that hold it."""
+    side_h, side_w = height - windows.shape[2] + 1, width - windows.shape[3] + 1
+    padded = pad(windows, (side_w - 1, side_w - 1, side_h - 1, side_h - 1))
+    return avg_pool2d(padded, (side_h, side_w), 1) * (side_h * side_w)
 
 
 def _codes(views: Views, seed: int) -> Tensor:

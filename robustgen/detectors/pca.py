@@ -75,3 +75,6 @@ class PCADetector(Detector):
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return (x - self.reconstruct(x)).square().flatten(1).mean(1)
+
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return (x - self.reconstruct(x)).square() / prod(x.shape[1:])
