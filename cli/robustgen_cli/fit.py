@@ -88,6 +88,9 @@ def fit(
         fitted.save(directory)
         (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
     output.warn_skipped(source.skipped, quiet)
+    tested = fitted.self_test
+    if tested is not None:
+        output.warn([f"self-test: {warning}" for warning in tested.warnings], quiet)
     if json:
         output.emit(summary)
         return
@@ -102,3 +105,9 @@ def fit(
             ("saved in", str(out)),
         ]
     )
+    if tested is not None:
+        output.table(
+            f"self-test on anomalies made of {tested.n} calibration inputs",
+            ("made-up anomalies", "AUROC"),
+            [(kind, f"{value:.3f}") for kind, value in tested.auroc.items()],
+        )

@@ -20,6 +20,7 @@ from robustgen.data.source import DataSpec, Source, Split
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.self_test import MOST, SelfTest, self_test
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
 from robustgen.models.build import from_config
@@ -43,7 +44,7 @@ class CalibratedDetector:
     """A detector, its threshold, the held-out scores behind it, and the form of the data it judges.
 
     `features`: the classifier layer that it looks at instead of the input itself, or None. `model`: where that
-    classifier came from.
+    classifier came from. `self_test`: how the score did on made-up anomalies after fitting.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CalibratedDetector:
     n_train: int
     features: Features | None = None
     model: LoadedModel | None = None
+    self_test: SelfTest | None = None
 
     @classmethod
     def fit(
@@ -93,7 +95,10 @@ class CalibratedDetector:
                 f"{name} gave NaN or infinite scores on held-out inputs of {source.spec.name!r}: are some columns or "
                 "pixels extreme?"
             )
-        return cls(name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model)
+        threshold, spec = calibrate(scores, fpr), source.spec
+        held_out = source.read(source.spread("calibration", MOST)).x.to(device)
+        tested = self_test(unfinished.score, held_out, spec.kind, spec.low, spec.high)
+        return cls(name, detector, threshold, np.sort(scores), spec, len(rows), features, model, tested)
 
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
@@ -129,6 +134,7 @@ class CalibratedDetector:
             "threshold": self.threshold.value,
             "model": None if self.model is None else self.model.origin,
             "layer": None if self.features is None else self.features.layer,
+            "self_test": None if self.self_test is None else self.self_test.to_json(),
             "versions": versions(),
         }
 
@@ -159,6 +165,7 @@ class CalibratedDetector:
             "n_train": self.n_train,
             "layer": None if self.features is None else self.features.layer,
             "model": None if self.model is None else self._model_config(self.model),
+            "self_test": None if self.self_test is None else self.self_test.to_json(),
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
@@ -195,6 +202,7 @@ class CalibratedDetector:
                 config["n_train"],
                 None if model is None else Features(model.network, config["layer"]),
                 model,
+                None if config.get("self_test") is None else SelfTest(**config["self_test"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
