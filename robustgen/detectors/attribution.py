@@ -20,6 +20,33 @@ _AT_ONCE = 2**22  # values scored together when parts are replaced
 _PATCHES = 8  # that an image is cut into, each way
 
 
+def attribute(score: Score, x: Tensor, start: Tensor) -> Tensor:
+    """(n, *shape): what each value adds to score(x) - score(start), and for each row, their sum.
+
+    Integrated gradients. On images from 16 x 16 up, those of networks have signs that flicker from pixel to pixel and
+    cancel where a defect is (they found magnetic tiles' defects at a pixel AUROC of 0.54, their sizes at 0.67): there
+    the difference is shared out by their absolute values, blurred over a 24th of the side.
+    """
+    found = integrated_gradients(score, x, start)
+    if not _is_picture(tuple(x.shape[1:])):
+        return found
+    rows, columns = (_blur(side, min(x.shape[2:]) / 24, x) for side in x.shape[2:])
+    size = rows @ found.abs() @ columns.T
+    total = size.flatten(1).sum(1).clamp(min=torch.finfo(x.dtype).tiny)
+    return size * (found.flatten(1).sum(1) / total).reshape(-1, 1, 1, 1)
+
+
+def _is_picture(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and min(shape[1:]) >= 16
+
+
+def _blur(side: int, sigma: float, like: Tensor) -> Tensor:
+    """(side, side) the matrix that blurs a column of pixels by a Gaussian."""
+    places = torch.arange(side, device=like.device, dtype=like.dtype)
+    weights = (-(places[:, None] - places).square() / (2 * sigma**2)).exp()
+    return weights / weights.sum(1, keepdim=True)
+
+
 def integrated_gradients(score: Score, x: Tensor, start: Tensor) -> Tensor:
     """(n, *shape): what each value adds to score(x) - score(start) on the straight way from `start`, (n, *shape).
 
@@ -64,7 +91,7 @@ def occlusion(score: Score, x: Tensor, normal: Tensor) -> Tensor:
 
 def _groups(shape: tuple[int, ...]) -> Tensor:
     """(*shape) the number of the group that each value is replaced with: its own, or its patch's."""
-    if len(shape) != 3 or min(shape[1:]) < 2 * _PATCHES:
+    if not _is_picture(shape):
         return torch.arange(math.prod(shape)).reshape(shape)
     patches = torch.arange(_PATCHES**2, dtype=torch.float32).reshape(1, 1, _PATCHES, _PATCHES)
     return interpolate(patches, shape[1:], mode="nearest")[0].long().expand(shape)

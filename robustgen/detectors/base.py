@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustgen.data.rows import Rows, as_rows
-from robustgen.detectors.attribution import integrated_gradients, occlusion, typical
+from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.errors import ArtifactError, RobustgenError, UsageError
 from robustgen.training.descent import TrainingProgress
 
@@ -75,10 +75,10 @@ class Detector(nn.Module, ABC):
     def explain(self, x: Float[Tensor, "n *shape"], condition: Tensor | None = None) -> Float[Tensor, "n *shape"]:
         """How much each value of an input adds to its score, above a normal counterpart's; independent of the batch.
 
-        A detector made of errors value by value gives these errors. Otherwise the values are gradients integrated from
-        the counterpart (the reconstruction, or the median training input), and sum to score(x) - score(counterpart).
-        Scores without a gradient are explained by `occlusion`, whose values need not sum to anything. The result
-        carries no gradient. Raises as `score` does.
+        A detector made of errors value by value gives these errors. Otherwise the values come from gradients integrated
+        from the counterpart (the reconstruction, or the median training input; see `attribute`), and sum to score(x) -
+        score(counterpart). Scores without a gradient are explained by `occlusion`, whose values need not sum to
+        anything. The result carries no gradient. Raises as `score` does.
         """
         self._check(x)
         x = x.detach()
@@ -89,7 +89,7 @@ class Detector(nn.Module, ABC):
             if not self.differentiable:
                 return occlusion(lambda z: self._score(z, _repeated(condition, len(z))), x, self.typical)
             start = self._counterpart(x)
-        return integrated_gradients(lambda z: self._score(z, condition), x, start)
+        return attribute(lambda z: self._score(z, condition), x, start)
 
     def _check(self, x: Tensor) -> None:
         if self.shape is None:

@@ -18,6 +18,7 @@ from robustgen.calibration import Threshold, calibrate, p_values
 from robustgen.data.rows import as_rows
 from robustgen.data.source import DataSpec, Source, Split
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.features import FeatureRows, Features
 from robustgen.detectors.self_test import MOST, SelfTest, self_test
@@ -45,6 +46,7 @@ class CalibratedDetector:
 
     `features`: the classifier layer that it looks at instead of the input itself, or None. `model`: where that
     classifier came from. `self_test`: how the score did on made-up anomalies after fitting.
+    `typical`: with `features`, the median input (*shape), from which explanations start.
     """
 
     name: str
@@ -56,6 +58,7 @@ class CalibratedDetector:
     features: Features | None = None
     model: LoadedModel | None = None
     self_test: SelfTest | None = None
+    typical: Tensor | None = None
 
     @classmethod
     def fit(
@@ -98,11 +101,28 @@ class CalibratedDetector:
         threshold, spec = calibrate(scores, fpr), source.spec
         held_out = source.read(source.spread("calibration", MOST)).x.to(device)
         tested = self_test(unfinished.score, held_out, spec.kind, spec.low, spec.high)
-        return cls(name, detector, threshold, np.sort(scores), spec, len(rows), features, model, tested)
+        start = None if features is None else typical(rows)
+        return cls(name, detector, threshold, np.sort(scores), spec, len(rows), features, model, tested, start)
 
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
         return self.detector.score(x if self.features is None else self.features(x))
+
+    def explain(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """How much each value of an input adds to its score: see `Detector.explain`.
+
+        Through a classifier's features, gradients are integrated from the median training input.
+        """
+        x = x.to(self.device)
+        if self.features is None:
+            return self.detector.explain(x)
+        if self.typical is None:
+            raise ArtifactError("this detector was fitted before explanations were known: fit it again")
+        start = self.typical.to(x)
+        if self.detector.differentiable:
+            return attribute(self.score, x, start.expand_as(x))
+        with torch.no_grad():
+            return occlusion(self.score, x, start)
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""
@@ -169,6 +189,8 @@ class CalibratedDetector:
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
+        if self.typical is not None:
+            tensors["typical"] = self.typical
         if self.model is not None and self.model.rebuild is not None:
             tensors |= {f"model.{key}": value for key, value in self.model.network.state_dict().items()}
         write_artifact(directory, "detector", config, tensors)
@@ -203,6 +225,7 @@ class CalibratedDetector:
                 None if model is None else Features(model.network, config["layer"]),
                 model,
                 None if config.get("self_test") is None else SelfTest(**config["self_test"]),
+                artifact.tensors.get("typical"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, one_hot, pad
 
-from robustgen.detectors.attribution import integrated_gradients
+from robustgen.detectors.attribution import attribute
 from robustgen.errors import UsageError
 
 _MOST_CODES = 20_000  # that a nearest-neighbour part keeps
@@ -290,7 +290,7 @@ class Combination(nn.Module):
 
     def explain(self, view: View, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """(n, *shape) what each value adds to the score: the parts' own maps, and for parts that depend on the code
-        alone, gradients integrated from the reconstruction to the input.
+        alone, what `attribute` makes of the way from the reconstruction to the input.
         """
         maps = [part.map(view) for part in self._all()]
         units = self.scale.to(view.x.dtype)
@@ -303,7 +303,7 @@ class Combination(nn.Module):
             seen = View(x, x, encode(x))
             return torch.stack([part(seen) / unit for part, unit in rest]).sum(0)
 
-        return total + integrated_gradients(score, view.x, view.back)
+        return total + attribute(score, view.x, view.back)
 
 
 def _spread(windows: Tensor, height: int, width: int) -> Tensor:

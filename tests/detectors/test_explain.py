@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustgen.detectors import DETECTORS
-from robustgen.detectors.attribution import integrated_gradients, occlusion, typical
+from robustgen.detectors.attribution import attribute, integrated_gradients, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.calibrated import make
 from robustgen.detectors.k_means import KMeansDetector
@@ -83,6 +83,25 @@ def test_what_the_quadrature_leaves_over_is_made_up() -> None:
     found = integrated_gradients(score, x, torch.zeros_like(x))
     torch.testing.assert_close(found.sum(1), score(x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found / found.sum(1, keepdim=True), x / x.sum(1, keepdim=True))
+
+
+def test_on_images_the_difference_is_shared_out_by_size() -> None:
+    """Parts of opposite signs side by side become parts of one sign, of the same sum, spread a little."""
+    x = torch.zeros(1, 1, 24, 24)
+    x[0, 0, 5, 5], x[0, 0, 5, 6] = 3.0, 2.0
+    signs = torch.ones(24, 24)
+    signs[5, 6] = -1
+
+    def score(z: Tensor) -> Tensor:
+        return (z * signs).flatten(1).sum(1)
+
+    found = attribute(score, x, torch.zeros_like(x))
+    assert (found >= 0).all()
+    torch.testing.assert_close(found.sum(), torch.tensor(1.0))
+    assert int(found.argmax()) == 5 * 24 + 5
+    assert found[0, 0, 3:8, 3:9].sum() > 0.95
+    small = attribute(lambda z: (z * signs[:8, :8]).flatten(1).sum(1), x[..., :8, :8], torch.zeros(1, 1, 8, 8))
+    torch.testing.assert_close(small, x[..., :8, :8] * signs[:8, :8])
 
 
 def test_an_input_that_is_its_own_counterpart_has_nothing_to_explain() -> None:
@@ -205,10 +224,10 @@ def test_the_column_that_is_out_has_the_largest_share(name: str) -> None:
     assert torch.equal(found.argmax(1), torch.arange(10))
 
 
-def test_a_patch_that_is_out_of_place_is_found_in_the_default_map() -> None:
-    """On 16 x 16 images, whose default score joins windows and codes."""
+def test_a_patch_that_is_out_of_place_is_found_in_the_map() -> None:
+    """Of errors and of codes; windows of 7 x 7 would cover most of an image of 16 x 16."""
     x = normal((1, 16, 16))
-    detector = make("autoencoder", {"epochs": 20}).fit(x)
+    detector = make("autoencoder", {"epochs": 20, "scores": "l2+knn"}).fit(x)
     odd = x[:8].clone()
     odd[:, :, 5:9, 9:13] = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     found = detector.explain(odd)[:, 0]
