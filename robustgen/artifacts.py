@@ -158,21 +158,21 @@ def staged(out: Path, force: bool = False, fingerprint: str | None = None) -> It
         raise problem from error
 
 
-def check_free(out: Path, force: bool) -> None:
-    """Raise `UsageError` unless `out` can be written: before hours of work, not after."""
+def check_free(out: Path, force: bool, option: str = "--out") -> None:
+    """Raise `UsageError` unless `out`, given with `option`, can be written: before hours of work, not after."""
     if Path.cwd().is_relative_to(out.resolve()):
-        raise UsageError(f"--out {out} is the folder you are in, or above it: name a new one")
+        raise UsageError(f"{option} {out} is the folder you are in, or above it: name a new one")
     if not out.exists():
         return
     if not out.is_dir():
-        raise UsageError(f"--out {out} is a file: name a directory")
+        raise UsageError(f"{option} {out} is a file: name a directory")
     if not any(out.iterdir()):
         return
     if not force:
-        raise UsageError(f"--out {out} exists already: choose another, or replace it with --force")
+        raise UsageError(f"{option} {out} exists already: choose another, or replace it with --force")
     if not any((out / name).is_file() for name in (MANIFEST, RESULTS)):
         why = f"--force replaces only what robustgen wrote, and {out} holds no {MANIFEST} or {RESULTS}"
-        raise UsageError(f"{why}: choose another --out")
+        raise UsageError(f"{why}: choose another {option}")
 
 
 def _claim(partial: Path, fingerprint: str | None) -> None:

@@ -143,6 +143,8 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
     rounding = 1e-7 + 1e-4 * scores.std().item()  # a score may be a difference near 0
     alike = torch.allclose(alone, scores[:8], rtol=1e-4, atol=rounding)
     _check(alike, "a score does not depend on the batch it comes in")
+    parts = detector.explain(x[:4], _label(x[:4]) if detector.conditional else None)
+    _check(parts.shape == x[:4].shape and bool(torch.isfinite(parts).all()), "explain() gives a number for each value")
     if detector.differentiable:
         point = torch.rand(4, *shape, generator=generator, requires_grad=True)
         (gradient,) = torch.autograd.grad(score(detector, point).sum(), point)

@@ -20,6 +20,7 @@ from robustgen_cli.loading import load_optional
 if TYPE_CHECKING:
     from robustgen.detectors.calibrated import CalibratedDetector
     from robustgen.evaluation.detection import Verdict
+    from robustgen.evaluation.explanation import Explanations
 
 FLAGGED = 3
 _SHOWN = 20
@@ -58,6 +59,21 @@ def detect(
             help="Let a detector that counts (simhash) take in each batch once it is judged, and keep what it learnt.",
         ),
     ] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain",
+            help="Directory for explanations of what is flagged: heat-maps of images, columns of tables, one page.",
+            show_default=False,
+        ),
+    ] = None,
+    explain_all: Annotated[
+        bool, typer.Option("--explain-all", help="With --explain: explain normal inputs too.")
+    ] = False,
+    explain_most: Annotated[
+        int | None,
+        typer.Option("--explain-most", min=1, help="With --explain: at most N inputs, 100 by default."),
+    ] = None,
     limit: o.Limit = None,
     model: o.OptionalModel = None,
     weights: o.Weights = None,
@@ -72,7 +88,7 @@ def detect(
 ) -> None:
     """Score inputs: anomaly score, p-value and verdict for each. Exit code 3 if any is flagged, 0 if none is.
 
-    Example: robustgen detect detector/ photos/ --out scores.csv
+    Example: robustgen detect detector/ photos/ --out scores.csv --explain why/
     """
     from robustgen import runtime
     from robustgen.artifacts import check_free, read_artifact, write_atomically
@@ -82,6 +98,7 @@ def detect(
     from robustgen.errors import UsageError
     from robustgen.evaluation.detection import detect as judge
     from robustgen.evaluation.detection import familiarity, write_back
+    from robustgen.evaluation.explanation import Explanations
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--out {out} ends in neither .csv nor .jsonl: choose one")
@@ -89,6 +106,10 @@ def detect(
         raise UsageError(f"--out {out} exists already: choose another name, or overwrite it with --force")
     if update:
         check_free(detector, force=True)  # it will be replaced
+    if explain is None and (explain_all or explain_most is not None):
+        raise UsageError("--explain-all and --explain-most say what is explained: give --explain DIR too")
+    if explain is not None:
+        check_free(explain, force, "--explain")
     through = load_optional(model, weights, mean, std, trust)
     where = runtime.device(device)
     before = read_artifact(detector, "detector").sha256 if update else ""
@@ -98,7 +119,17 @@ def detect(
     if fpr is not None:
         loaded = loaded.at(fpr)
     source = load(inputs, like=loaded.spec)
-    verdicts = judge(loaded, source, batch_size=batch_size, limit=limit, update=update)
+    explanations = (
+        None if explain is None else Explanations(loaded, explain, most=explain_most or 100, everything=explain_all)
+    )
+    verdicts = judge(
+        loaded,
+        source,
+        batch_size=batch_size,
+        limit=limit,
+        update=update,
+        explain=explanations or (lambda _, judged: judged),
+    )
     total, lines = len(source.rows("test")[:limit]), sys.stdout if json else None
     seen = _Seen()
     with output.counting(f"detecting with {loaded.name}", total, quiet or json) as progress:
@@ -109,12 +140,16 @@ def detect(
             write_atomically(out, partial(_write, verdicts=watched, form=out.suffix[1:]), force)
     if update:
         write_back(stored, detector, before)
+    if explanations is not None:
+        _write_explanations(explanations, force, quiet or json)
     output.warn_skipped(
         source.skipped
     )  # also with --quiet: an input that was not judged must not pass for a normal one
     output.warn(familiarity(loaded, source), quiet)
     if not json:
         _show(loaded, seen, out)
+        if explanations is not None:
+            _show_explained(explanations)
     if seen.flagged:
         raise typer.Exit(FLAGGED)
 
@@ -152,6 +187,41 @@ def _write(path: Path, verdicts: Iterator[Verdict], form: str) -> None:
 
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         write_verdicts(file, verdicts, form)
+
+
+def _write_explanations(explanations: Explanations, force: bool, quiet: bool) -> None:
+    from robustgen.artifacts import RESULTS, staged, to_json
+    from robustgen.report.explanations import write_explanations
+
+    drawn = len(explanations.cases) if explanations.images else 0
+    with (
+        staged(explanations.folder, force) as directory,
+        output.counting("drawing heat-maps", drawn, quiet or not drawn) as progress,
+    ):
+        write_explanations(directory, explanations, progress)
+        summary = explanations.detector.summary()
+        summary |= {"explained": len(explanations.cases), "left_out": explanations.left_out}
+        (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+    if explanations.left_out:
+        more = f"{explanations.left_out} more would have been explained: raise --explain-most"
+        output.warn([f"only the first {len(explanations.cases)} are in {explanations.folder}; {more}"], quiet)
+
+
+def _show_explained(explanations: Explanations) -> None:
+    if not explanations.images and explanations.cases:
+        output.table(
+            "what raises the score most, as a share of all that raises it",
+            ("input", "columns"),
+            [
+                (
+                    case.verdict.input,
+                    ", ".join(f"{c.name} {c.share:.0%}" for c in explanations.columns(case)[:3]),
+                )
+                for case in explanations.cases[:_SHOWN]
+            ],
+        )
+    what = "heat-maps" if explanations.images else "columns"
+    output.facts([("explained", f"{len(explanations.cases)} inputs: {what} and index.html in {explanations.folder}")])
 
 
 def _show(detector: CalibratedDetector, seen: _Seen, out: Path | None) -> None:

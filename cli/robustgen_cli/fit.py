@@ -139,6 +139,9 @@ def fit(
     output.warn_skipped(source.skipped, quiet)
     if fitted.raw is not None:
         output.warn(fitted.raw.warnings, quiet)
+    tested = fitted.self_test
+    if tested is not None:
+        output.warn([f"self-test: {warning}" for warning in tested.warnings], quiet)
     if json:
         output.emit(summary)
         return
@@ -163,3 +166,9 @@ def fit(
             [(kind, f"{value:.3f}", f"{fitted.raw.score[kind]:.3f}") for kind, value in fitted.raw.raw.items()],
         )
         output.facts([("why", fitted.raw.reason)])
+    if tested is not None:
+        output.table(
+            f"self-test on anomalies made of {tested.n} calibration inputs",
+            ("made-up anomalies", "AUROC"),
+            [(kind, f"{value:.3f}") for kind, value in tested.auroc.items()],
+        )

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustgen.data.rows import Rows, as_rows
+from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.standardise import Scale, Standardise, StandardRows
 from robustgen.errors import ArtifactError, RobustgenError, UsageError
 from robustgen.training.descent import TrainingProgress
@@ -47,12 +48,16 @@ class Detector(nn.Module, ABC):
     conditional: ClassVar[bool] = False
     """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
 
+    typical: Tensor
+    """(*shape) the median of each value over training inputs, in their own units, known once fitted."""
+
     def __init__(self) -> None:
         super().__init__()
         self.standardise: Standardise | None = None
         self.register_buffer(
             "_placed", torch.empty(0), persistent=False
         )  # follows .to(device) before there is any state
+        self.register_buffer("typical", torch.empty(0))
 
     @final
     def fit(self: D, data: Any, *, progress: TrainingProgress | None = None, checkpoint: Path | None = None) -> D:
@@ -65,6 +70,7 @@ class Detector(nn.Module, ABC):
         rows = data if isinstance(data, Rows) else as_rows(data)
         self._checkpoint = checkpoint
         self._prepare(tuple(rows.shape))
+        self.typical = typical(rows).float().to(self._device)
         if self.standardise is not None:
             self.standardise.prepare(rows)
             rows = StandardRows(rows, self.standardise)
@@ -81,6 +87,30 @@ class Detector(nn.Module, ABC):
         `condition` is what a conditional detector judges the input against (a predicted label, a paired image). Raises
         `RobustgenError` before `fit`, `UsageError` for inputs of another shape or type.
         """
+        self._check(x)
+        return self._score(self.standardised(x), condition)
+
+    @final
+    def explain(self, x: Float[Tensor, "n *shape"], condition: Tensor | None = None) -> Float[Tensor, "n *shape"]:
+        """How much each value of an input adds to its score, above a normal counterpart's; independent of the batch.
+
+        A detector made of errors value by value gives these errors. Otherwise the values come from gradients integrated
+        from the counterpart (the reconstruction, or the median training input; see `attribute`), and sum to score(x) -
+        score(counterpart). Scores without a gradient are explained by `occlusion`, whose values need not sum to
+        anything. The result carries no gradient. Raises as `score` does.
+        """
+        self._check(x)
+        x = self.standardised(x.detach())
+        with torch.no_grad():
+            own = self._map(x, condition)
+            if own is not None:
+                return own
+            if not self.differentiable:
+                return occlusion(lambda z: self._score(z, _repeated(condition, len(z))), x, self._usual(x))
+            start = self._counterpart(x)
+        return attribute(lambda z: self._score(z, condition), x, start)
+
+    def _check(self, x: Tensor) -> None:
         if self.shape is None:
             raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) before score(x)")
         if tuple(x.shape[1:]) != self.shape or not x.is_floating_point():
@@ -88,7 +118,6 @@ class Detector(nn.Module, ABC):
                 f"this detector was fitted on floating-point inputs of shape {self.shape}, but {tuple(x.shape[1:])} "
                 f"{x.dtype} came"
             )
-        return self._score(self.standardised(x), condition)
 
     @final
     def standardised(self, x: Tensor) -> Tensor:
@@ -139,6 +168,17 @@ class Detector(nn.Module, ABC):
     def _build(self, shape: tuple[int, ...]) -> None:
         """Make the networks for inputs of `shape`, with fresh weights."""
 
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
+        """What `explain` gives, where the score is made of parts that belong to values of the input."""
+        return None
+
+    def _counterpart(self, x: Tensor) -> Tensor:
+        """A normal input for each of `x`, (n, *shape), from which its explanation starts."""
+        return self._usual(x).expand_as(x)
+
+    def _usual(self, x: Tensor) -> Tensor:
+        return self.standardised(self.typical.to(x.dtype))
+
     @property
     def _device(self) -> torch.device:
         placed = self.get_buffer("_placed")
@@ -149,3 +189,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor: ...
+
+
+def _repeated(condition: Tensor | None, n: int) -> Tensor | None:
+    return None if condition is None else condition.repeat(n // len(condition), *[1] * (condition.ndim - 1))

@@ -18,11 +18,13 @@ from robustgen.calibration import Threshold, calibrate, p_values
 from robustgen.data.rows import as_rows
 from robustgen.data.source import DataSpec, Source, Split
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
 from robustgen.detectors.pyod_names import PREFIX, pyod_name, pyod_options
-from robustgen.detectors.raw_likelihood import MOST, RawLikelihood, beside_raw_likelihood
+from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
+from robustgen.detectors.self_test import MOST, SelfTest, self_test
 from robustgen.detectors.standardise import Scale
 from robustgen.detectors.streaming import Streaming, as_streaming
 from robustgen.detectors.variational import VariationalDetector
@@ -51,6 +53,8 @@ class CalibratedDetector:
     `features`: the classifier layer, or the code of another detector, that it looks at instead of the input itself, or
     None. `model`: where that classifier came from, or the one against whose predictions a conditional detector judges
     inputs. `raw`: for a variational autoencoder, what its likelihood by itself would have said.
+    `self_test`: how the score did on made-up anomalies after fitting. `typical`: with `features`, the median input
+    (*shape), from which explanations start.
     """
 
     name: str
@@ -62,6 +66,8 @@ class CalibratedDetector:
     features: Features | Codes | None = None
     model: LoadedModel | None = None
     raw: RawLikelihood | None = None
+    self_test: SelfTest | None = None
+    typical: Tensor | None = None
 
     @classmethod
     def fit(
@@ -115,12 +121,17 @@ class CalibratedDetector:
                 f"{name} gave NaN or infinite scores on held-out inputs of {source.spec.name!r}: are some columns or "
                 "pixels extreme?"
             )
+        held_out = source.read(source.spread("calibration", MOST)).x.to(device)
         raw = None
         if isinstance(detector, VariationalDetector) and features is None:
-            held_out = source.read(source.spread("calibration", MOST)).x.to(device)
             raw = beside_raw_likelihood(detector, held_out, unfinished.condition)
-        return cls(
-            name, detector, calibrate(scores, fpr), np.sort(scores), source.spec, len(rows), features, model, raw
+        return replace(
+            unfinished,
+            threshold=calibrate(scores, fpr),
+            calibration_scores=np.sort(scores),
+            raw=raw,
+            self_test=self_test(unfinished.score, held_out, source.spec.kind, source.spec.low, source.spec.high),
+            typical=None if features is None else typical(rows),
         )
 
     def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
@@ -143,6 +154,22 @@ class CalibratedDetector:
         with torch.no_grad():
             seen = x.to(self.device)
             streaming.partial_fit(seen if self.features is None else self.features(seen))
+
+    def explain(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """How much each value of an input adds to its score: see `Detector.explain`.
+
+        Through a classifier's features, gradients are integrated from the median training input.
+        """
+        x = x.to(self.device)
+        if self.features is None:
+            return self.detector.explain(x)
+        if self.typical is None:
+            raise ArtifactError("this detector was fitted before explanations were known: fit it again")
+        start = self.typical.to(x)
+        if self.detector.differentiable:
+            return attribute(self.score, x, start.expand_as(x))
+        with torch.no_grad():
+            return occlusion(self.score, x, start)
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""
@@ -177,6 +204,7 @@ class CalibratedDetector:
             "codes_of": self.features.name if isinstance(self.features, Codes) else None,
             "facts": self.detector.facts() if isinstance(self.detector, Streaming) else {},
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
+            "self_test": None if self.self_test is None else self.self_test.to_json(),
             "versions": versions(),
         }
 
@@ -224,11 +252,14 @@ class CalibratedDetector:
             "codes": self.features.config if isinstance(self.features, Codes) else None,
             "model": None if self.model is None else self._model_config(self.model),
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
+            "self_test": None if self.self_test is None else self.self_test.to_json(),
         }
         tensors = {f"detector.{key}": value for key, value in self.detector.state_dict().items()}
         tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
         if isinstance(self.features, Codes):
             tensors |= {f"codes.{key}": value for key, value in self.features.detector.state_dict().items()}
+        if self.typical is not None:
+            tensors["typical"] = self.typical
         if self.model is not None and self.model.rebuild is not None:
             tensors |= {f"model.{key}": value for key, value in self.model.network.state_dict().items()}
         write_artifact(directory, "detector", config, tensors)
@@ -268,6 +299,8 @@ class CalibratedDetector:
                 features,
                 model,
                 None if config.get("raw_likelihood") is None else RawLikelihood(**config["raw_likelihood"]),
+                None if config.get("self_test") is None else SelfTest(**config["self_test"]),
+                artifact.tensors.get("typical"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(

@@ -66,11 +66,19 @@ class KMeansDetector(Detector):
             members += torch.bincount(_nearest(x.flatten(1).to(centroids), centroids), minlength=len(centroids))
         return members >= min(self.smallest * len(rows), int(members.max()))
 
-    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        flat, centroids = x.flatten(1), self.centroids.to(x.dtype)
+    def _nearest(self, flat: Tensor) -> Tensor:
+        centroids = self.centroids.to(flat.dtype)
         with torch.no_grad():
             nearest = _nearest(flat, centroids)
-        return (flat - centroids[nearest]).square().mean(1)
+        return centroids[nearest]
+
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        flat = x.flatten(1)
+        return (flat - self._nearest(flat)).square().mean(1)
+
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        flat = x.flatten(1)
+        return ((flat - self._nearest(flat)).square() / flat.shape[1]).reshape(x.shape)
 
 
 def _nearest(x: Tensor, centroids: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
+from robustgen.detectors.attribution import attribute
+from robustgen.detectors.image_differences import dissimilarity, edges, gradient_dissimilarity, half, spread_over
 from robustgen.errors import UsageError
 
 _MOST_CODES = 20_000  # that a nearest-neighbour part keeps
@@ -43,6 +46,12 @@ class Part(nn.Module, ABC):
     def forward(self, view: View) -> Tensor:
         """(n,) scores."""
 
+    def map(self, view: View) -> Tensor | None:
+        """(n, *shape) what each value adds to the score, of which it is the sum; None for what depends on the code
+        alone.
+        """
+        return None
+
 
 @final
 class AbsoluteError(Part):
@@ -51,6 +60,9 @@ class AbsoluteError(Part):
     def forward(self, view: View) -> Tensor:
         return (view.x - view.back).abs().flatten(1).mean(1)
 
+    def map(self, view: View) -> Tensor:
+        return (view.x - view.back).abs() / prod(view.x.shape[1:])
+
 
 @final
 class SquaredError(Part):
@@ -58,6 +70,9 @@ class SquaredError(Part):
 
     def forward(self, view: View) -> Tensor:
         return (view.x - view.back).square().flatten(1).mean(1)
+
+    def map(self, view: View) -> Tensor:
+        return (view.x - view.back).square() / prod(view.x.shape[1:])
 
 
 @final
@@ -82,6 +97,9 @@ class WeightedError(Part):
     def forward(self, view: View) -> Tensor:
         return ((view.x - view.back).square() / self.variance.to(view.x.dtype)).flatten(1).mean(1)
 
+    def map(self, view: View) -> Tensor:
+        return (view.x - view.back).square() / self.variance.to(view.x.dtype) / prod(view.x.shape[1:])
+
 
 @final
 class Dissimilarity(Part):
@@ -93,6 +111,14 @@ class Dissimilarity(Part):
 
     def forward(self, view: View) -> Tensor:
         return dissimilarity(view.x, view.back).flatten(1).mean(1)
+
+    def map(self, view: View) -> Tensor:
+        """The mean dissimilarity of the windows that a value is in, as its share of the score."""
+        windows = dissimilarity(view.x, view.back)
+        height, width = view.x.shape[2:]
+        spread = spread_over(windows, height, width) / spread_over(torch.ones_like(windows[:1, :1]), height, width)
+        total = spread.flatten(1).sum(1).clamp(min=torch.finfo(spread.dtype).tiny)
+        return spread * (windows.flatten(1).mean(1) / total).reshape(-1, 1, 1, 1)
 
 
 @final
@@ -119,10 +145,18 @@ class GradientDissimilarity(Part):
         self.usual = usual + 0.1 * usual.mean() + 1e-12
 
     def _places(self, view: View) -> Tensor:
-        return gradient_dissimilarity(_half(view.x), _half(view.back))
+        return gradient_dissimilarity(half(view.x), half(view.back))
 
     def forward(self, view: View) -> Tensor:
         return (self._places(view) / self.usual.to(view.x.dtype)).flatten(1).mean(1)
+
+    def map(self, view: View) -> Tensor:
+        """What each place adds, over the values that were averaged to it."""
+        places = self._places(view) / self.usual.to(view.x.dtype)
+        height, width = view.x.shape[2:]
+        spread = interpolate(places, scale_factor=2.0, mode="nearest")[..., :height, :width]
+        total = spread.flatten(1).sum(1).clamp(min=torch.finfo(spread.dtype).tiny)
+        return spread * (places.flatten(1).mean(1) / total).reshape(-1, 1, 1, 1)
 
 
 @final
@@ -135,6 +169,13 @@ class LargestRegion(Part):
         error = (view.x - view.back).square().mean(1, keepdim=True)
         side = max(1, min(error.shape[2:]) // 4)
         return avg_pool2d(error, side, 1).flatten(1).amax(1)
+
+    def map(self, view: View) -> Tensor:
+        error = (view.x - view.back).square()
+        side = max(1, min(error.shape[2:]) // 4)
+        means = avg_pool2d(error.mean(1, keepdim=True), side, 1)
+        first = one_hot(means.flatten(1).argmax(1), means[0].numel()).to(means.dtype).reshape(means.shape)
+        return error * spread_over(first, *error.shape[2:]) / (error.shape[1] * side * side)
 
 
 @final
@@ -172,10 +213,10 @@ class NearestEdges(Part):
         self.register_buffer("bank", torch.empty(0, 0))
 
     def prepare(self, views: Views, seed: int) -> None:
-        self.bank = _some((_edges(view.x) for view in views()), seed)
+        self.bank = _some((edges(view.x) for view in views()), seed)
 
     def forward(self, view: View) -> Tensor:
-        return nearest(_edges(view.x), self.bank, self.neighbours)
+        return nearest(edges(view.x), self.bank, self.neighbours)
 
 
 @final
@@ -242,39 +283,6 @@ PARTS: dict[str, type[Part]] = {
 }
 
 
-def dissimilarity(x: Tensor, back: Tensor) -> Tensor:
-    """(n, c, h', w'): 1 - SSIM of each window of 7 x 7 (or what the image holds), for values in [0, 1]."""
-    side = min(7, *x.shape[2:])
-    mean_x, mean_back = avg_pool2d(x, side, 1), avg_pool2d(back, side, 1)
-    variance_x = avg_pool2d(x * x, side, 1) - mean_x * mean_x
-    variance_back = avg_pool2d(back * back, side, 1) - mean_back * mean_back
-    covariance = avg_pool2d(x * back, side, 1) - mean_x * mean_back
-    brightness = (2 * mean_x * mean_back + 1e-4) / (mean_x * mean_x + mean_back * mean_back + 1e-4)
-    structure = (2 * covariance + 9e-4) / (variance_x + variance_back + 9e-4)
-    return 1 - brightness * structure
-
-
-def gradient_dissimilarity(x: Tensor, back: Tensor) -> Tensor:
-    """(n, c, h, w): 1 - the gradient magnitude similarity at each place, by Prewitt's filters, for values in [0, 1].
-
-    (2 a b + c) / (a^2 + b^2 + c) with c = 0.0026, the authors' 170 for values up to 255.
-    """
-    a, b = _slope(x), _slope(back)
-    return 1 - (2 * a * b + 0.0026) / (a * a + b * b + 0.0026)
-
-
-def _slope(x: Tensor) -> Tensor:
-    across = x.new_tensor([[1.0, 0.0, -1.0]] * 3) / 3
-    filters = torch.stack([across, across.T])[:, None]
-    n, c, h, w = x.shape
-    slopes = conv2d(pad(x.reshape(n * c, 1, h, w), (1, 1, 1, 1), mode="replicate"), filters)
-    return (slopes.square().sum(1) + 1e-8).sqrt().reshape(n, c, h, w)
-
-
-def _half(x: Tensor) -> Tensor:
-    return avg_pool2d(x, 2, ceil_mode=True)
-
-
 class Combination(nn.Module):
     """The sum of several parts, each measured in robust deviations from its median on held-out normal inputs.
 
@@ -322,6 +330,23 @@ class Combination(nn.Module):
         deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
         return deviations.sum(0)
 
+    def explain(self, view: View, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """(n, *shape) what each value adds to the score: the parts' own maps, and for parts that depend on the code
+        alone, what `attribute` makes of the way from the reconstruction to the input.
+        """
+        maps = [part.map(view) for part in self._all()]
+        units = self.scale.to(view.x.dtype)
+        total = sum((found / unit for found, unit in zip(maps, units, strict=True) if found is not None), view.x * 0)
+        rest = [(part, unit) for part, found, unit in zip(self._all(), maps, units, strict=True) if found is None]
+        if not rest:
+            return total
+
+        def score(x: Tensor) -> Tensor:
+            seen = View(x, x, encode(x))
+            return torch.stack([part(seen) / unit for part, unit in rest]).sum(0)
+
+        return total + attribute(score, view.x, view.back)
+
 
 def robust_units(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The median and the robust deviation of each kind of score over inputs: (kinds, n) -> (kinds,) both."""
@@ -340,13 +365,6 @@ def nearest(points: Tensor, bank: Tensor, neighbours: int) -> Tensor:
         rows = expanded.topk(min(neighbours, len(bank)), dim=1, largest=False).indices
     squares = (points[:, None] - bank[rows]).square().sum(2)
     return (squares + 1e-12).sqrt().mean(1)
-
-
-def _edges(x: Tensor) -> Tensor:
-    """(n, places): the square roots of the gradients' lengths, channels averaged, of images of about 16 x 16."""
-    factor = max(1, -(-max(x.shape[2:]) // 16))
-    small = avg_pool2d(x, factor, ceil_mode=True) if factor > 1 else x
-    return _slope(small).mean(1).flatten(1).sqrt()
 
 
 def _codes(views: Views, seed: int) -> Tensor:

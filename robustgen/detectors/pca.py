@@ -109,12 +109,15 @@ class PCADetector(Detector):
         flat = code @ self.directions.to(code.dtype) + self.mean.to(code.dtype)
         return flat.reshape(-1, *(self.shape or ()))
 
+    def _chosen(self, x: Tensor) -> Score:
+        if self.scores == "auto":
+            return "likelihood" if x.ndim == 2 else "reconstruction"
+        return self.scores
+
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         code = self._along(x)
         left = (x - self._from(code)).flatten(1)
-        chosen = self.scores
-        if chosen == "auto":
-            chosen = "likelihood" if x.ndim == 2 else "reconstruction"
+        chosen = self._chosen(x)
         if chosen == "reconstruction":
             return left.square().mean(1)
         if chosen == "tail":
@@ -128,6 +131,11 @@ class PCADetector(Detector):
         noise, size = self.noise.to(x.dtype), left.shape[1]
         spread = self.variances.to(x.dtype).log().sum() + (size - code.shape[1]) * noise.log()
         return (size * log(2 * pi) + spread + inside + left.square().sum(1) / noise) / 2
+
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
+        if self._chosen(x) != "reconstruction":
+            return None
+        return (x - self._from(self._along(x))).square() / prod(x.shape[1:])
 
 
 def _components(

@@ -133,3 +133,7 @@ class ReconstructionDetector(Detector, ABC):
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         found: Tensor = self.combination(self._view(x))
         return found
+
+    @final
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self.combination.explain(self._view(x), self.autoencoder.get_submodule("encoder"))

@@ -144,6 +144,12 @@ class VariationalDetector(Detector, ABC):
         return found
 
     @final
+    def _counterpart(self, x: Tensor) -> Tensor:
+        if self._labels():  # without a label there is no reconstruction
+            return super()._counterpart(x)
+        return self.vae.likelihood.mean(self.vae.decode(self.vae.encode(x).mean))
+
+    @final
     def panel(
         self, x: Float[Tensor, "n *shape"], condition: Tensor | None = None, names: Iterable[str] | None = None
     ) -> dict[str, Float[Tensor, " n"]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,14 +22,19 @@ from robustgen.metrics import Array, Estimate, auroc, rate_above, roc_points
 
 @dataclass(frozen=True)
 class Verdict:
-    """One input: its name, its score (higher = more anomalous), its p-value among normal inputs, and whether it is
-    flagged.
+    """One input: its name, its score (higher = more anomalous), its p-value among normal inputs, whether it is
+    flagged, and where an explanation was asked for, that.
     """
 
     input: str
     score: float
     p_value: float
     flagged: bool
+    explanation: Mapping[str, Any] | None = None
+
+
+Explain = Callable[[torch.Tensor, list[Verdict]], list[Verdict]]
+"""(inputs of a batch, verdicts on them) -> the same verdicts, some with an explanation"""
 
 
 def detect(
@@ -39,6 +44,7 @@ def detect(
     batch_size: int = 500,
     limit: int | None = None,
     update: bool = False,
+    explain: Explain = lambda _, verdicts: verdicts,
 ) -> Iterator[Verdict]:
     """Judge every readable input of the split (the first `limit` only, if given), in order, a batch at a time.
 
@@ -46,10 +52,16 @@ def detect(
     """
     for batch in source.batches(split, batch_size, limit=limit):
         judged = detector.judge(batch.x)
+        explained = explain(
+            batch.x,
+            [
+                Verdict(source.label(row), float(score), float(p_value), bool(flagged))
+                for row, score, p_value, flagged in zip(batch.index.tolist(), *judged, strict=True)
+            ],
+        )
         if update:
             detector.update(batch.x)
-        for row, score, p_value, flagged in zip(batch.index.tolist(), *judged, strict=True):
-            yield Verdict(source.label(row), float(score), float(p_value), bool(flagged))
+        yield from explained
 
 
 def write_back(detector: CalibratedDetector, path: Path, sha256: str) -> None:
@@ -77,25 +89,32 @@ def familiarity(detector: CalibratedDetector, source: Source) -> list[str]:
 
 
 def write_verdicts(file: TextIO, verdicts: Iterable[Verdict], form: str) -> None:
-    """Write verdicts row by row: `csv` with a header, or `jsonl`, one JSON object a line.
+    """Write verdicts row by row: `csv` with a header and without explanations, or `jsonl`, one JSON object a line.
 
     In CSV a name that a spreadsheet would run as a formula is given a leading apostrophe.
     """
     if form == "jsonl":
         for verdict in verdicts:
-            file.write(json.dumps(asdict(verdict), ensure_ascii=False) + "\n")
+            values = {key: value for key, value in asdict(verdict).items() if value is not None}
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
         return
     writer = csv.writer(file)
-    writer.writerow([field.name for field in fields(Verdict)])
+    writer.writerow(VERDICT_COLUMNS)
     for verdict in verdicts:
-        writer.writerow(
-            [spreadsheet_safe(verdict.input), repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)]
-        )
+        writer.writerow(verdict_cells(verdict))
 
 
-def spreadsheet_safe(name: str) -> str:
-    """A name that a spreadsheet would run as a formula, with a leading apostrophe; others as they are."""
-    return f"'{name}" if name[:1] in "=+-@\t\r" else name
+VERDICT_COLUMNS = ("input", "score", "p_value", "flagged")
+
+
+def verdict_cells(verdict: Verdict) -> list[str | int]:
+    """A verdict as cells of a CSV file under `VERDICT_COLUMNS`, safe to open in a spreadsheet."""
+    return [harmless(verdict.input), repr(verdict.score), repr(verdict.p_value), int(verdict.flagged)]
+
+
+def harmless(text: str) -> str:
+    """`text` with a leading apostrophe if a spreadsheet would run it as a formula."""
+    return f"'{text}" if text[:1] in "=+-@\t\r" else text
 
 
 @dataclass(frozen=True)

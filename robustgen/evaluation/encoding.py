@@ -16,7 +16,7 @@ from torch import Tensor
 from robustgen.data.source import Indices, Source
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import DataError
-from robustgen.evaluation.detection import spreadsheet_safe
+from robustgen.evaluation.detection import harmless
 from robustgen.metrics import Array
 
 
@@ -82,6 +82,6 @@ def write_codes(path: Path, found: Encoded, source: Source, form: str) -> None:
         head = ["input", *([] if found.y is None else ["label"]), "score"]
         writer.writerow([*head, *(f"code_{place}" for place in range(found.code.shape[1]))])
         for row, name in enumerate(names):
-            label = [] if found.y is None else [spreadsheet_safe(classes[int(found.y[row])] if classes else "")]
+            label = [] if found.y is None else [harmless(classes[int(found.y[row])] if classes else "")]
             values = [repr(value) for value in (float(found.score[row]), *found.code[row].tolist())]
-            writer.writerow([spreadsheet_safe(name), *label, *values])
+            writer.writerow([harmless(name), *label, *values])

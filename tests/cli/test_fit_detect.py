@@ -18,8 +18,9 @@ Run = Callable[..., Any]
 def test_fit_gives_a_calibrated_detector(run: Run, world: Path, tmp_path: Path, name: str) -> None:
     option = {"pca": "components=4", "k-means": "clusters=3", "autoencoder": "epochs=2"}[name]
     ran = run("fit", name, "--data", world / "two.npz", "--fpr", "1/10", "--param", option, "--out", "det", "--json")
-    assert (ran.code, ran.err) == (0, "")
     found = ran.json
+    warned = [f"warning: self-test: {line}\n" for line in found["self_test"]["warnings"]]
+    assert (ran.code, ran.err) == (0, "".join(warned))
     assert set(found) >= {"detector", "data", "n_train", "n_calibration", "fpr", "threshold"}
     assert (found["detector"], found["data"], found["fpr"]) == (name, "two.npz", 0.1)
     assert (found["n_train"], found["n_calibration"]) == (140, 30)
@@ -27,6 +28,9 @@ def test_fit_gives_a_calibrated_detector(run: Run, world: Path, tmp_path: Path, 
     assert found == json.loads((tmp_path / "det/results.json").read_text())
     again = run("fit", name, "--data", world / "two.npz", "--fpr", 0.1, "--param", option, "--out", "again", "--quiet")
     assert again.code == 0
+    assert again.err == ""
+    row = next(line for line in again.out.splitlines() if "noise" in line)
+    assert f"{found['self_test']['auroc']['noise']:.3f}" in row
     assert f"threshold  {found['threshold']:.6g}" in again.out
 
 

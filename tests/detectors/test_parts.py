@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustgen.detectors.parts import PARTS, Combination, View, dissimilarity, gradient_dissimilarity
+from robustgen.detectors.image_differences import dissimilarity, gradient_dissimilarity
+from robustgen.detectors.parts import PARTS, Combination, View
 from robustgen.errors import UsageError
 
 
