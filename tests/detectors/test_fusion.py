@@ -75,7 +75,7 @@ def test_members_are_made_from_their_words() -> None:
     assert knn.config == {"k": 3, "method": "largest", "bank": 20_000, "scale": "auto", "seed": 7}
     assert means.config["clusters"] == 4
     assert means.config["seed"] == 7
-    assert pca.config["components"] == 0.9
+    assert pca.config["components"] is None
     assert detector.config["members"] == "knn k=3 method=largest, k-means clusters=4,pca"
     assert not FusionDetector("knn,isolation-forest").differentiable
 
