@@ -26,9 +26,10 @@ from robustgen.training.terms import Term
 class ReconstructionDetector(Detector, ABC):
     """An autoencoder trained on normal inputs. Subclasses say what it is trained on beside the reconstruction error.
 
-    `network`: "dense", "convolutional", "residual", or "auto" (convolutional from 16 x 16 up). `code`: the width of the
-    code, None = 16 for images from 16 x 16 up, else 32. `scores`: parts of the score joined by "+" (see `parts`), or
-    "auto": "gms+knn+edges" for such images, else "l2". `preset`: how long to train, "fast", "default" or "best" (see
+    `network`: "dense" (or with its hidden layers, "dense:128,64"), "convolutional", "residual", or "auto"
+    (convolutional from 16 x 16 up). `code`: the width of the code, None = 16 for images from 16 x 16 up, else 32.
+    `scores`: parts of the score joined by "+" (see `parts`), or "auto": "gms+knn+edges" for such images, else "l2".
+    `preset`: how long to train, "fast", "default" or "best" (see
     `training.plan`); `epochs`: passes through the data instead, None = as the preset says. About a tenth of the
     training inputs, at most about 2,000, is held out: they choose the epoch whose weights are kept, end a training that
     no longer gets better, and measure the parts of the score.

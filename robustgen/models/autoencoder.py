@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import final
@@ -15,13 +15,21 @@ from robustgen.errors import UsageError
 
 @final
 class DenseAutoencoder(nn.Module):
-    """flatten - linear - ReLU - code - linear - ReLU - linear (Hinton, Salakhutdinov 2006, with fewer layers)."""
+    """flatten - (linear - ReLU) per hidden layer - linear - code, and back (Hinton, Salakhutdinov 2006).
 
-    def __init__(self, shape: tuple[int, ...], code: int, width: int = 256) -> None:
+    `widths`: of the hidden layers on the way to the code; those on the way back mirror them.
+    """
+
+    def __init__(self, shape: tuple[int, ...], code: int, widths: Sequence[int] = (256,)) -> None:
         super().__init__()
-        size = prod(shape)
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, width), nn.ReLU(), nn.Linear(width, code))
-        self.decoder = nn.Sequential(nn.Linear(code, width), nn.ReLU(), nn.Linear(width, size), nn.Unflatten(1, shape))
+        sizes = (prod(shape), *widths, code)
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        for large, small in pairwise(sizes):
+            down += [nn.Linear(large, small), nn.ReLU()]
+            up = [nn.Linear(small, large), nn.ReLU(), *up]
+        self.encoder = nn.Sequential(nn.Flatten(), *down[:-1])
+        self.decoder = nn.Sequential(*up[:-1], nn.Unflatten(1, shape))
 
     def forward(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         out: Tensor = self.decoder(self.encoder(x))
@@ -121,12 +129,21 @@ def _levels(shape: tuple[int, ...], width: int) -> tuple[list[tuple[int, ...]], 
 
 
 def autoencoder(kind: str, shape: tuple[int, ...], code: int) -> nn.Module:
-    """`dense`, `convolutional` or `residual`, or `auto`: convolutional for images of at least 16 x 16, else dense."""
+    """`dense`, `convolutional` or `residual`, or `auto`: convolutional for images of at least 16 x 16, else dense.
+
+    `dense:128,64` = a dense one with hidden layers of these widths. Raises `UsageError` for other kinds.
+    """
     if kind == "auto":
         kind = "convolutional" if len(shape) == 3 and min(shape[1:]) >= 16 else "dense"
-    if kind not in NETWORKS:
+    name, _, rest = kind.partition(":")
+    if name not in NETWORKS:
         raise UsageError(f"an autoencoder is {', '.join(NETWORKS)} or auto, but {kind!r} came")
-    return NETWORKS[kind](shape, code)
+    if not rest:
+        return NETWORKS[name](shape, code)
+    widths = [int(width) if width.isdecimal() else 0 for width in rest.split(",")]
+    if name != "dense" or min(widths) < 1:
+        raise UsageError(f"hidden layers are given as in dense:128,64, but {kind!r} came")
+    return DenseAutoencoder(shape, code, widths)
 
 
 NETWORKS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {

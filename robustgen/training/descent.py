@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -148,12 +149,12 @@ def descend(
     return run.history
 
 
-def reduced(device: torch.device, precision: Precision) -> torch.autocast:
+def reduced(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """The context in which passes are made."""
     auto = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and auto)
-    )
+    if precision == "bfloat16" or (precision == "auto" and auto):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
 
 
 class _Run:

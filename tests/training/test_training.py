@@ -305,6 +305,13 @@ def test_the_kind_of_autoencoder_follows_the_data() -> None:
         autoencoder("deep", (30,), 4)
     with pytest.raises(UsageError, match="use the dense one"):
         autoencoder("convolutional", (30,), 4)
+    for wrong in ("dense:0", "dense:8,", "dense:a", "residual:8"):
+        with pytest.raises(UsageError, match="as in dense:128,64"):
+            autoencoder(wrong, (1, 8, 8), 4)
+    layers = [layer for layer in autoencoder("dense:20,10", (5, 6), 4).modules() if isinstance(layer, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [
+        (30, 20), (20, 10), (10, 4), (4, 10), (10, 20), (20, 30)
+    ]  # fmt: skip
 
 
 def test_a_linear_autoencoder_would_reach_pca(generator: torch.Generator) -> None:
