@@ -38,7 +38,7 @@ from robustgen.artifacts import digest, to_json, write_atomically
 from robustgen.data.hold_out import hold_out
 from robustgen.data.rows import as_rows
 from robustgen.detectors.calibrated import accepts, make
-from robustgen.detectors.parts import dissimilarity
+from robustgen.detectors.image_differences import dissimilarity
 from robustgen.detectors.reconstruction import ReconstructionDetector
 from robustgen.metrics import auroc
 from robustgen.models.autoencoder import autoencoder

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from robustgen.data.source import DataSpec
 from robustgen.detectors.codes import Codec
-from robustgen.detectors.parts import dissimilarity
+from robustgen.detectors.image_differences import dissimilarity
 from robustgen.errors import UsageError
 from robustgen.metrics import Array
 
