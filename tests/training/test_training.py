@@ -240,5 +240,5 @@ def test_a_linear_autoencoder_would_reach_pca(generator: torch.Generator) -> Non
     x = torch.rand(512, 3, generator=generator) @ torch.rand(3, 20, generator=generator) / 3
     detector = AutoencoderDetector(code=3, epochs=60, scores="l2").fit(x)
     with torch.no_grad():
-        assert detector.score(x).mean() < 0.05 * x.var(0).mean()
+        assert detector.score(x).mean() < 0.05  # of standardised columns, whose variance is 1
         assert math.isfinite(detector.score(x).max())
