@@ -8,7 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ class Detector(nn.Module, ABC):
     differentiable: bool = True
     """Whether scores have gradients with respect to inputs."""
 
-    conditional: ClassVar[bool] = False
+    conditional: bool = False
     """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
 
     typical: Tensor

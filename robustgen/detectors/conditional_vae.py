@@ -22,7 +22,7 @@ class ConditionalVAEDetector(VariationalDetector):
     other options see `VariationalDetector`.
     """
 
-    conditional: ClassVar[bool] = True
+    conditional = True
     by_default: ClassVar[str] = "gap+density"
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from robustgen.data.rows import Rows
+from robustgen.data.rows import Rows, TensorRows
 from robustgen.detectors.base import Detector
 from robustgen.detectors.standardise import Scale, require_scale
 from robustgen.errors import UsageError
@@ -26,21 +26,45 @@ class KMeansDetector(Detector):
     `clusters`: how many centroids; fewer if there are fewer inputs. `smallest`: the share of training inputs in [0, 1)
     that a cluster must have to count (after He, Xu, Deng 2003, who tell large clusters from small ones): then anomalies
     among the training inputs that form a cluster of their own stay anomalies. If no cluster is as large, the largest
-    counts. `scale`: see `Detector`. scikit-learn fits (in mini-batches when the data exceeds 512 MiB), torch scores.
+    counts. `per_class`: as many centroids of each class of labelled training inputs, and an input is judged by those of
+    the class that a classifier predicts, which is the score's condition. `scale`: see `Detector`. scikit-learn fits (in
+    mini-batches when the data exceeds 512 MiB), torch scores.
     """
 
     centroids: Tensor
+    owner: Tensor
 
-    def __init__(self, clusters: int = 50, smallest: float = 0.0, scale: Scale = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        clusters: int = 50,
+        smallest: float = 0.0,
+        per_class: bool = False,
+        scale: Scale = "auto",
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         if clusters < 1:
             raise UsageError(f"k-means needs at least 1 cluster, but {clusters} came")
         if not 0 <= smallest < 1:
             raise UsageError(f"smallest is a share of the training inputs in [0, 1), but {smallest:g} came")
         self.clusters, self.smallest, self.scale, self.seed = clusters, smallest, require_scale(scale), seed
+        self.per_class = self.conditional = per_class
         self.register_buffer("centroids", torch.empty(0, 0))
+        self.register_buffer("owner", torch.empty(0, dtype=torch.int64))  # the class of each centroid, if asked for
 
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
+        if not self.per_class:
+            self.centroids = self._centroids(rows)
+            return
+        labels = sorted({label for _, y in rows.pairs(4096) for label in y.tolist()})
+        found = [  # one class at a time in memory
+            self._centroids(TensorRows(torch.cat([x[y == label] for x, y in rows.pairs(4096)]))) for label in labels
+        ]
+        self.centroids = torch.cat(found)
+        counts = torch.tensor([len(centroids) for centroids in found])
+        self.owner = torch.tensor(labels).repeat_interleave(counts).to(self._device)
+
+    def _centroids(self, rows: Rows) -> Tensor:
         from sklearn.cluster import KMeans, MiniBatchKMeans
         from sklearn.exceptions import ConvergenceWarning
 
@@ -57,7 +81,7 @@ class KMeansDetector(Detector):
                     if len(batch) >= clusters:
                         fitted.partial_fit(batch.flatten(1).cpu().numpy())
         centroids = torch.from_numpy(fitted.cluster_centers_).float().to(self._device)
-        self.centroids = centroids[self._large(centroids, rows)] if self.smallest else centroids
+        return centroids[self._large(centroids, rows)] if self.smallest else centroids
 
     def _large(self, centroids: Tensor, rows: Rows) -> Tensor:
         """Which clusters have enough of the rows."""
@@ -66,21 +90,32 @@ class KMeansDetector(Detector):
             members += torch.bincount(_nearest(x.flatten(1).to(centroids), centroids), minlength=len(centroids))
         return members >= min(self.smallest * len(rows), int(members.max()))
 
-    def _nearest(self, flat: Tensor) -> Tensor:
+    def _nearest(self, flat: Tensor, condition: Tensor | None) -> Tensor:
         centroids = self.centroids.to(flat.dtype)
         with torch.no_grad():
-            nearest = _nearest(flat, centroids)
-        return centroids[nearest]
+            return centroids[_nearest(flat, centroids, self._foreign(len(flat), condition))]
+
+    def _foreign(self, n: int, condition: Tensor | None) -> Tensor | None:
+        """(n, centroids) which of them do not count for an input, (n,) being its class; None = all count."""
+        if not self.per_class:
+            return None
+        if condition is None or condition.is_floating_point() or condition.shape != (n,):
+            raise UsageError("k-means with per_class judges an input by its class: pass the labels that are predicted")
+        unknown = ~torch.isin(condition, self.owner)
+        if unknown.any():
+            raise UsageError(f"no training input was of class {int(condition[unknown][0])}: there is no centroid of it")
+        return condition[:, None].to(self.owner) != self.owner
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         flat = x.flatten(1)
-        return (flat - self._nearest(flat)).square().mean(1)
+        return (flat - self._nearest(flat, condition)).square().mean(1)
 
     def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
         flat = x.flatten(1)
-        return ((flat - self._nearest(flat)).square() / flat.shape[1]).reshape(x.shape)
+        return ((flat - self._nearest(flat, condition)).square() / flat.shape[1]).reshape(x.shape)
 
 
-def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
+def _nearest(x: Tensor, centroids: Tensor, foreign: Tensor | None = None) -> Tensor:
     """The nearest centroid of each row, by the cheap expansion: its distance is to be computed without cancellation."""
-    return (centroids.square().sum(1) - 2 * x @ centroids.T).argmin(1)
+    distance = centroids.square().sum(1) - 2 * x @ centroids.T
+    return (distance if foreign is None else distance.masked_fill(foreign, torch.inf)).argmin(1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from robustgen.data.rows import TensorRows
 from robustgen.detectors.base import Detector
@@ -23,6 +24,7 @@ from robustgen.detectors.neighbours import kept_rows
 from robustgen.detectors.one_class_svm import OneClassSVMDetector
 from robustgen.detectors.pca import PCADetector
 from robustgen.errors import DataError, UsageError
+from robustgen.testing import check_detector
 
 CLASSICAL: dict[str, dict[str, Any]] = {
     "pca": {},
@@ -240,3 +242,25 @@ def test_settings_that_make_no_sense(make_it: Any, says: str) -> None:
 def test_one_input_is_too_few(name: str) -> None:
     with pytest.raises(DataError, match="2"):
         make(name, CLASSICAL[name]).fit(torch.rand(1, 4))
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 8, 8)])
+def test_k_means_of_each_class_keeps_the_contract(shape: tuple[int, ...]) -> None:
+    check_detector(lambda: KMeansDetector(4, per_class=True), shape)
+
+
+def test_k_means_of_each_class_asks_only_that_class(generator: torch.Generator) -> None:
+    """The same as a k-means for each class alone; an input said to be of another class is far from its centroids."""
+    x, y = torch.rand(300, 5, generator=generator), torch.arange(300) % 3
+    x = x + 4 * torch.nn.functional.one_hot(y, 5)
+    together = KMeansDetector(4, per_class=True, scale="none").fit(TensorDataset(x, y))
+    alone = [KMeansDetector(4, scale="none").fit(x[y == label]) for label in range(3)]
+    expected = torch.stack([alone[label].score(x[i : i + 1])[0] for i, label in enumerate(y.tolist())])
+    torch.testing.assert_close(together.score(x, y), expected)
+    assert (together.score(x, (y + 1) % 3) > together.score(x, y)).all()
+    with pytest.raises(UsageError, match="by its class"):
+        together.score(x)
+    with pytest.raises(UsageError, match="of class 7"):
+        together.score(x, torch.full((300,), 7))
+    with pytest.raises(DataError, match="no labels"):
+        KMeansDetector(4, per_class=True).fit(x)
