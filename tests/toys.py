@@ -84,7 +84,7 @@ class GaussianDetector(Detector):
 
     def sample(self, n: int, seed: int) -> Tensor:
         noise = torch.randn(n, *self.mean.shape, generator=torch.Generator().manual_seed(seed))
-        return self.mean + self.deviation * noise
+        return self.restored(self.mean + self.deviation * noise)
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return ((x - self.mean) / self.deviation).square().flatten(1).mean(1)

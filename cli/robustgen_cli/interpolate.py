@@ -219,6 +219,7 @@ def _show(found: list[Course], what: str) -> None:
             cells += [f"{seen['median_p_value']:.3f}", "" if straight is None else f"{straight:.3f}"]
             cells.append(f"{seen['flagged']:.1%}")
         rows.append(cells)
-    columns = [column for judge in judges for column in (f"p, {judge}", "straight", "flagged")]
+    measures = [f"{kind}{judge}" for judge in judges for kind in ("p, ", "p straight, ", "flagged, ")]
     title = f"{len(found[0].steps)} {what} of {found[0].x.shape[1]} inputs; median p-values between the ends"
-    output.table(title, ("way", "uneven", "detour", "cycle", *columns), rows)
+    across = list(zip(("unevenness", "detour", "cycle error", *measures), *(row[1:] for row in rows), strict=True))
+    output.table(title, ("", *(row[0] for row in rows)), across)
