@@ -143,7 +143,7 @@ class TensorRows(Rows):
 
     def _batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
         for rows in self._order(batch_size, generator):
-            yield self.x[rows.to(self.x.device)]
+            yield self.x.index_select(0, rows.to(self.x.device))  # several times as fast as indexing
 
 
 class SourceRows(Rows):

@@ -44,7 +44,8 @@ READINGS: dict[str, Callable[[], Reading]] = {
 
 @final
 class Panel(nn.Module):
-    """Every reading that inputs of `shape` allow, and the sum of the chosen ones, each in robust deviations from its
+    """Every reading that inputs of `shape` allow (costly ones only if they are chosen), and
+    the sum of the chosen ones, each in robust deviations from its
     median on held-out normal inputs. One alone keeps its own unit.
 
     `names`: readings joined by "+". `labelled`: whether each input comes with a label. Raises `UsageError` for names
@@ -74,6 +75,7 @@ class Panel(nn.Module):
                 name: reading
                 for name, reading in every.items()
                 if (labelled or not reading.labels) and (len(shape) == 3 or not reading.images)
+                if name in self.chosen or not reading.costly
             }
         )
         self.register_buffer("centre", torch.zeros(len(self.chosen)))
@@ -88,7 +90,12 @@ class Panel(nn.Module):
             self.centre, self.scale = robust_units(torch.cat([self._apart(seen) for seen in held_out()], 1))
 
     def each(self, seen: Inferred, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """(n,) of every reading by itself, or of those named."""
+        """(n,) of every reading by itself, or of those named. Raises `UsageError` for one that is not there."""
+        for name in names or ():
+            if name not in self.readings:
+                raise UsageError(
+                    f"this detector cannot give the score {name!r}: fit it with scores={name}, alone or with +"
+                )
         return {name: self.readings[name](seen) for name in names or self.readings}
 
     def _apart(self, seen: Inferred) -> Tensor:

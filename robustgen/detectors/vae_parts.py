@@ -29,6 +29,9 @@ class Reading(nn.Module, ABC):
     labels: bool = False
     """Whether it needs a label for each input."""
 
+    costly: bool = False
+    """Whether preparing it takes so long that it is done only where it is asked for."""
+
     def prepare(self, training: Inferences, held_out: Inferences, seed: int) -> None:
         """Learn what normal inputs give, from shuffled training inputs or held-out ones."""
 
@@ -155,6 +158,7 @@ class Density(Reading):
     input that is likely for being simple from passing for normal. Differentiable in all of them.
     """
 
+    costly = True
     bank: Tensor
     centre: Tensor
     spread: Tensor

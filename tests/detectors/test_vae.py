@@ -178,3 +178,10 @@ def test_a_panel_offers_what_the_inputs_allow() -> None:
     assert {"ssim", "complexity", "gap"}.isdisjoint(Panel("elbo", (5,)).readings)
     assert "gap" in Panel("elbo", (5,), labelled=True).readings
     assert {"ssim", "complexity"} < set(Panel("elbo", (1, 9, 9)).readings)
+
+
+def test_what_was_not_prepared_is_not_given(generator: torch.Generator) -> None:
+    detector = VAEDetector("gaussian", code=2, scores="l2", epochs=1).fit(torch.rand(60, 6, generator=generator))
+    assert "density" not in detector.panel(torch.rand(2, 6, generator=generator))
+    with pytest.raises(UsageError, match="cannot give the score 'density'"):
+        detector.panel(torch.rand(2, 6, generator=generator), names=["density"])
