@@ -52,9 +52,9 @@ class GameRecipe:
     """How long and how fast to play: `rounds` of `steps` turns of each player, with Adam (Kingma, Ba 2015).
 
     `average`: what a step keeps of an exponential moving average of both players' weights, which then is what playing
-    gives (Yazici et al. 2019); 0 = the last weights. `momentum`: Adam's beta1. `critic_turns`: of the critic for each of
-    the maker. `decay`: the learning rates fall to 0 over the last so large a share of the turns. `precision`: as in
-    `Recipe`.
+    gives (Yazici et al. 2019); 0 = the last weights. `momentum`: Adam's beta1. `critic_turns`: of the critic for each
+    turn of the maker. `decay`: the learning rates fall to 0 over the last so large a share of the turns. `precision`:
+    as in `Recipe`.
     """
 
     rounds: int

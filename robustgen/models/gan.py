@@ -1,0 +1,129 @@
+"""The two players of a generative adversarial network: a discriminator and a generator, sized from the data's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+from torch.nn.utils.parametrizations import spectral_norm
+
+from robustgen.errors import UsageError
+
+_SLOPE = 0.2  # of the leaky ReLUs of discriminators (Radford et al. 2016)
+
+
+def sides(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Heights and widths from those of images of `shape`, halved while both stay at least 3 and one is above 4."""
+    found = [(shape[1], shape[2])]
+    while max(found[-1]) > 4 and min(found[-1]) >= 6:
+        found.append((found[-1][0] // 2, found[-1][1] // 2))
+    return found
+
+
+def widths_of(levels: int, width: int) -> list[int]:
+    """Channels of so many levels, doubled from one to the next up to 8 times `width`."""
+    return [min(width * 2**level, 8 * width) for level in range(levels)]
+
+
+@final
+class Discriminator(nn.Module):
+    """Images: 4 x 4 convolutions of stride 2; other inputs: two dense layers; then one number, high for real inputs.
+
+    No layer mixes rows. `spectral`: every layer is divided by its spectral norm (Miyato et al. 2018). `classes`: the
+    input is judged together with a label, by a projection (Miyato, Koyama 2018): the number is head(h) + <embedding of
+    the label, h>, with h the features. `width`: channels of the first convolution, or a quarter of the units of a dense
+    layer.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, width: int = 32, classes: int = 0, spectral: bool = True) -> None:
+        super().__init__()
+        norm: Callable[[nn.Module], nn.Module] = spectral_norm if spectral else lambda layer: layer
+        layers: list[nn.Module] = []
+        if len(shape) == 3 and min(shape[1:]) >= 6:
+            places = sides(shape)
+            channels = [shape[0], *widths_of(len(places) - 1, width)]
+            for inputs, outputs in pairwise(channels):
+                layers += [norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(_SLOPE)]
+            self.size = channels[-1] * prod(places[-1])
+            layers.append(nn.Flatten())
+        else:
+            layers.append(nn.Flatten())
+            self.size = 4 * width
+            for inputs in (prod(shape), self.size):
+                layers += [norm(nn.Linear(inputs, self.size)), nn.LeakyReLU(_SLOPE)]
+        self.body = nn.Sequential(*layers)
+        self.head = norm(nn.Linear(self.size, 1))
+        self.labels = norm(nn.Linear(self.size, classes, bias=False)) if classes else None
+        self.classes = classes
+
+    def features(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
+        """What the last layer sees."""
+        found: Tensor = self.body(x)
+        return found
+
+    def judge(self, features: Float[Tensor, "n k"], y: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
+        """The numbers that belong to features, with labels if the network has classes."""
+        found: Tensor = self.head(features)[:, 0]
+        if self.labels is None:
+            return found
+        if y is None:
+            raise UsageError("this discriminator judges an input together with a label: pass the labels")
+        return found + self.labels(features).gather(1, y[:, None])[:, 0]
+
+    def every(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """The numbers of each input with every label."""
+        if self.labels is None:
+            raise UsageError("this discriminator knows no labels")
+        features = self.features(x)
+        found: Tensor = self.head(features) + self.labels(features)
+        return found
+
+    def forward(self, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
+        return self.judge(self.features(x), y)
+
+
+@final
+class Generator(nn.Module):
+    """A code from N(0, I) to an input: the discriminator's levels backwards (Radford, Metz, Chintala 2016).
+
+    Each level: nearest-neighbour doubling, a 3 x 3 convolution (no checkerboard: Odena et al. 2016), batch norm, ReLU.
+    Images end in a sigmoid, in [0, 1]; tables without bound. `classes`: one more code, one-hot (Mirza, Osindero 2014).
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], code: int = 64, *, width: int = 32, classes: int = 0, bounded: bool = True
+    ) -> None:
+        super().__init__()
+        self.code, self.classes = code, classes
+        given = code + classes
+        layers: list[nn.Module] = []
+        if len(shape) == 3 and min(shape[1:]) >= 6:
+            places = sides(shape)[::-1]
+            channels = widths_of(len(places), width)[::-1]
+            layers += [nn.Linear(given, channels[0] * prod(places[0])), nn.Unflatten(1, (channels[0], *places[0]))]
+            layers += [nn.BatchNorm2d(channels[0]), nn.ReLU()]
+            for (inputs, outputs), place in zip(pairwise(channels), places[1:], strict=True):
+                layers += [nn.Upsample(place), nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers.append(nn.Conv2d(channels[-1], shape[0], 3, 1, 1))
+        else:
+            size = 4 * width
+            for inputs in (given, size):
+                layers += [nn.Linear(inputs, size), nn.BatchNorm1d(size), nn.ReLU()]
+            layers += [nn.Linear(size, prod(shape)), nn.Unflatten(1, shape)]
+        if bounded:
+            layers.append(nn.Sigmoid())
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, code: Float[Tensor, "n k"], y: Int64[Tensor, " n"] | None = None) -> Float[Tensor, "n *shape"]:
+        if self.classes:
+            if y is None:
+                raise UsageError("this generator makes inputs of a class: pass the labels")
+            code = torch.cat([code, one_hot(y, self.classes).to(code.dtype)], 1)
+        made: Tensor = self.body(code)
+        return made
