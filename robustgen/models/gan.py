@@ -70,11 +70,11 @@ class Discriminator(nn.Module):
     def judge(self, features: Float[Tensor, "n k"], y: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """The numbers that belong to features, with labels if the network has classes."""
         found: Tensor = self.head(features)[:, 0]
-        if self.labels is None:
-            return found
-        if y is None:
-            raise UsageError("this discriminator judges an input together with a label: pass the labels")
-        return found + self.labels(features).gather(1, y[:, None])[:, 0]
+        if self.labels is not None:
+            if y is None:
+                raise UsageError("this discriminator judges an input together with a label: pass the labels")
+            found = found + self.labels(features).gather(1, y[:, None])[:, 0]
+        return found
 
     def every(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """The numbers of each input with every label."""
@@ -92,8 +92,7 @@ class Discriminator(nn.Module):
 class Generator(nn.Module):
     """A code from N(0, I) to an input: the discriminator's levels backwards (Radford, Metz, Chintala 2016).
 
-    Each level: nearest-neighbour doubling, a 3 x 3 convolution (no checkerboard: Odena et al. 2016), batch norm, ReLU.
-    Images end in a sigmoid, in [0, 1]; tables without bound. `classes`: one more code, one-hot (Mirza, Osindero 2014).
+    Each level: batch norm, ReLU, a transposed 4 x 4 convolution of stride 2. `bounded`: a sigmoid at the end. `classes`: one more code, one-hot (Mirza, Osindero 2014).
     """
 
     def __init__(
@@ -105,12 +104,11 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         if len(shape) == 3 and min(shape[1:]) >= 6:
             places = sides(shape)[::-1]
-            channels = widths_of(len(places), width)[::-1]
+            channels = [*widths_of(len(places) - 1, width)[::-1], shape[0]]
             layers += [nn.Linear(given, channels[0] * prod(places[0])), nn.Unflatten(1, (channels[0], *places[0]))]
-            layers += [nn.BatchNorm2d(channels[0]), nn.ReLU()]
-            for (inputs, outputs), place in zip(pairwise(channels), places[1:], strict=True):
-                layers += [nn.Upsample(place), nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
-            layers.append(nn.Conv2d(channels[-1], shape[0], 3, 1, 1))
+            for inputs, outputs, small, large in zip(channels, channels[1:], places, places[1:], strict=False):
+                odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
+                layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, odd)]
         else:
             size = 4 * width
             for inputs in (given, size):
