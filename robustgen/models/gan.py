@@ -92,7 +92,8 @@ class Discriminator(nn.Module):
 class Generator(nn.Module):
     """A code from N(0, I) to an input: the discriminator's levels backwards (Radford, Metz, Chintala 2016).
 
-    Each level: batch norm, ReLU, a transposed 4 x 4 convolution of stride 2. `bounded`: a sigmoid at the end. `classes`: one more code, one-hot (Mirza, Osindero 2014).
+    Each level: batch norm, ReLU, a transposed 4 x 4 convolution of stride 2. `bounded`: a sigmoid at the end, for
+    values in [0, 1]. `classes`: the code comes with a label, one-hot (Mirza, Osindero 2014).
     """
 
     def __init__(
