@@ -139,6 +139,7 @@ def fit(
     output.warn_skipped(source.skipped, quiet)
     if fitted.raw is not None:
         output.warn(fitted.raw.warnings, quiet)
+    output.warn([f"training: {warning}" for warning in summary["training_warnings"]], quiet)
     tested = fitted.self_test
     if tested is not None:
         output.warn([f"self-test: {warning}" for warning in tested.warnings], quiet)
@@ -155,6 +156,7 @@ def fit(
                 f"and {summary['n_calibration']} calibration inputs",
             ),
             ("threshold", f"{summary['threshold']:.6g}: flags at most {fpr:.2%} of normal inputs in expectation"),
+            *([("training", summary["training"])] if summary["training"] else []),
             *([("facts", ", ".join(f"{name} {value:.4g}" for name, value in facts.items()))] if facts else []),
             ("saved in", str(out)),
         ]

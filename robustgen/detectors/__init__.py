@@ -53,4 +53,8 @@ DETECTORS = {
         "robustgen.detectors.conditional_vae:ConditionalVAEDetector",
         "a variational autoencoder of each class, asked about the class that a classifier predicts",
     ),
+    "gan": Entry(
+        "robustgen.detectors.gan:GANDetector",
+        "a GAN's discriminator, taught with corrupted inputs too, and its features and inversion",
+    ),
 }

@@ -22,6 +22,7 @@ from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
+from robustgen.detectors.monitored import Monitored
 from robustgen.detectors.pyod_names import PREFIX, pyod_name, pyod_options
 from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
 from robustgen.detectors.self_test import MOST, SelfTest, self_test
@@ -203,6 +204,8 @@ class CalibratedDetector:
             "layer": self._layer,
             "codes_of": self.features.name if isinstance(self.features, Codes) else None,
             "facts": self.detector.facts() if isinstance(self.detector, Streaming) else {},
+            "training": self.detector.verdict() if isinstance(self.detector, Monitored) else None,
+            "training_warnings": self.detector.warnings() if isinstance(self.detector, Monitored) else [],
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "self_test": None if self.self_test is None else self.self_test.to_json(),
             "versions": versions(),
@@ -251,6 +254,8 @@ class CalibratedDetector:
             "layer": self._layer,
             "codes": self.features.config if isinstance(self.features, Codes) else None,
             "model": None if self.model is None else self._model_config(self.model),
+            "training": self.detector.verdict() if isinstance(self.detector, Monitored) else None,
+            "training_warnings": self.detector.warnings() if isinstance(self.detector, Monitored) else [],
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "self_test": None if self.self_test is None else self.self_test.to_json(),
         }

@@ -8,8 +8,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from robustgen.detectors.combination import robust_units
 from robustgen.detectors.inferred import Inferences, Inferred
-from robustgen.detectors.parts import AbsoluteError, Dissimilarity, NearestCodes, SquaredError, robust_units
+from robustgen.detectors.parts import AbsoluteError, Dissimilarity, NearestCodes, SquaredError
 from robustgen.detectors.vae_parts import (
     ComplexityCorrected,
     Density,

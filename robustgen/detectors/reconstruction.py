@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from robustgen.data.hold_out import hold_out
 from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
-from robustgen.detectors.parts import Combination, View, Views
+from robustgen.detectors.combination import Combination
+from robustgen.detectors.parts import View, Views
 from robustgen.errors import UsageError
 from robustgen.models.autoencoder import autoencoder
 from robustgen.runtime import seeded
@@ -137,4 +138,5 @@ class ReconstructionDetector(Detector, ABC):
 
     @final
     def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        return self.combination.explain(self._view(x), self.autoencoder.get_submodule("encoder"))
+        encoder = self.autoencoder.get_submodule("encoder")
+        return self.combination.explain(self._view(x), lambda z: View(z, z, encoder(z)))

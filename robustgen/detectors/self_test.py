@@ -64,7 +64,7 @@ def self_test(
     """
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)[:MOST]]
-    made = _images(x, low, high, generator) if kind == "image" else _rows(x, generator)
+    made = anomalies(x, kind, low, high, generator)
     scores = {name: _scored(score, z) for name, z in made.items()}
     normal = _scored(score, x)
     found, warnings = dict[str, float](), list[str]()
@@ -76,6 +76,13 @@ def self_test(
     if len(normal) >= _LEAST and found:
         warnings += _judged(normal, scores, found)
     return SelfTest(len(normal), found, warnings)
+
+
+def anomalies(
+    x: Tensor, kind: Literal["image", "table"], low: float, high: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """As many anomalies of each kind as there are inputs `x`, (n, *shape): see `self_test`."""
+    return _images(x, low, high, generator) if kind == "image" else _rows(x, generator)
 
 
 def _scored(score: Callable[[Tensor], Tensor], x: Tensor) -> Array:

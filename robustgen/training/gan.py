@@ -121,7 +121,8 @@ class AdversarialGame(Game):
             with torch.no_grad():
                 real = self.discriminator(batch).mean()
                 aim = numbers.mean() + self.fence * (real - numbers.mean())
-            return (numbers - aim).abs().mean()
+            short: Tensor = (numbers - aim).abs().mean()
+            return short
         return maker_term(self.loss, numbers).mean()
 
     def _made(self, n: int, like: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustgen.detectors.combination import Combination
 from robustgen.detectors.image_differences import dissimilarity, gradient_dissimilarity
-from robustgen.detectors.parts import PARTS, Combination, View
+from robustgen.detectors.parts import PARTS, View
 from robustgen.errors import UsageError
 
 
@@ -19,7 +20,7 @@ def views(generator: torch.Generator, n: int = 60, shape: tuple[int, ...] = (2, 
 
 
 def rows(view: View, places: Tensor | slice) -> View:
-    return View(*(value[places] for value in view))
+    return View(view.x[places], view.back[places], view.code[places])
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -1,0 +1,306 @@
+"""What the detectors around an unconditional GAN share: training, scores, codes and new inputs."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robustgen.data.hold_out import hold_out
+from robustgen.data.rows import Rows
+from robustgen.detectors.base import Detector
+from robustgen.detectors.combination import Combination
+from robustgen.detectors.gan_parts import GAN_PARTS
+from robustgen.detectors.parts import View, Views
+from robustgen.detectors.self_test import anomalies
+from robustgen.errors import RobustgenError, UsageError
+from robustgen.metrics import auroc
+from robustgen.models.gan import Discriminator
+from robustgen.registry import suggestion
+from robustgen.runtime import fitting_threads, seeded
+from robustgen.training import monitor
+from robustgen.training.descent import Recipe, TrainingProgress, descend
+from robustgen.training.gan import (
+    LOSSES,
+    AdversarialGame,
+    Loss,
+    augmentation,
+    penalty_by_default,
+    spectral_by_default,
+)
+from robustgen.training.negatives import by_default, negatives
+from robustgen.training.plan import game_recipe
+from robustgen.training.two_players import Game, GameRecipe, Round, play
+
+_FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector
+_WIDEST = 64  # directions of the discriminator's features that neighbours are looked for in
+_FEW = 1000  # training inputs below which real ones are varied
+
+
+class AdversarialDetector(Detector, ABC):
+    """A generator and a discriminator trained against each other on normal inputs, and an encoder that finds the code
+    of an input. Subclasses bring the generator.
+
+    `loss`: "hinge", "non-saturating" or "wasserstein"; `penalty`: of the gradient, None = by the loss (see
+    `training.gan`). `negatives`: corruptions of normal inputs that count as fakes, joined by "+" (see
+    `training.negatives`), "none", or "auto". `history`, `fence`: see `AdversarialGame`. `augment`: "brightness",
+    "translation", "cutout" joined by "+", "none", or "auto": brightness for images where there are fewer than 1,000.
+    `code`: width of the generator's input; `width`: of the networks. `scores`: parts joined by "+" (see `gan_parts`) or
+    "auto". `preset`: how long to play, "fast", "default" or "best"; `steps`: turns of the generator instead. About a
+    tenth of the training inputs is held out: the round that best tells anomalies made of them is kept.
+    """
+
+    discriminator: Discriminator
+    generator: nn.Module
+    encoder: nn.Module
+    combination: Combination
+    rounds: Tensor
+    directions: Tensor
+    by_default: ClassVar[str] = "discriminator+knn+edges"
+
+    def __init__(
+        self,
+        loss: Loss,
+        penalty: float | None,
+        negatives: str,
+        history: float,
+        fence: float,
+        augment: str,
+        code: int,
+        width: int,
+        scores: str,
+        preset: str,
+        steps: int | None,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise UsageError(suggestion(loss, LOSSES, "loss"))
+        if min(code, width) < 1:
+            raise UsageError(f"code and width must be at least 1, but {code} and {width} came")
+        if penalty is not None and not (math.isfinite(penalty) and penalty >= 0):
+            raise UsageError(f"penalty is a weight from 0 up, but {penalty:g} came")
+        if not (0 <= history < 1 and 0 < fence <= 1):
+            raise UsageError(
+                f"history is a share below 1 and fence a share above 0, but {history:g} and {fence:g} came"
+            )
+        self.loss, self.penalty, self.negatives, self.history, self.fence = loss, penalty, negatives, history, fence
+        self.augment, self.code, self.width, self.scores = augment, code, width, scores
+        self.preset, self.steps, self.batch_size = preset, steps, batch_size
+        self.learning_rate, self.seed = learning_rate, seed
+        self._recipe()  # what is out of range is said now
+        self.register_buffer("rounds", torch.empty(0, len(_FACTS)))
+        self.register_buffer("directions", torch.empty(0, 0))
+
+    @abstractmethod
+    def _generator(self, shape: tuple[int, ...]) -> nn.Module:
+        """(n, code) drawn from N(0, I) -> (n, *shape)."""
+
+    @abstractmethod
+    def _made(self, code: Tensor) -> Tensor:
+        """The input that belongs to each code that `encode` may give."""
+
+    @final
+    def _build(self, shape: tuple[int, ...]) -> None:
+        from robustgen.models.autoencoder import autoencoder
+
+        device, image = self._device, _is_image(shape)
+        self._negatives = negatives(by_default(shape) if self.negatives == "auto" else self.negatives, shape)
+        augmentation("none" if self.augment == "auto" else self.augment, shape)
+        spectral = spectral_by_default(self.loss)
+        with seeded(self.seed):
+            self.discriminator = Discriminator(shape, width=self.width, spectral=spectral).to(device)
+            self.generator = self._generator(shape).to(device)
+            self.encoder = autoencoder("auto", shape, self.code).get_submodule("encoder").to(device)
+        names = self.by_default if image else "discriminator+knn"
+        self.combination = Combination(names if self.scores == "auto" else self.scores, shape, GAN_PARTS).to(device)
+
+    @final
+    def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
+        device, shape = self._device, tuple(rows.shape)
+        kept, held = hold_out(rows, seed=self.seed, device=device)
+        recipe = self._recipe()
+        encoding = max(1, recipe.rounds // 4)
+        total = recipe.rounds + encoding
+
+        def game_progress(done: int, _: int, value: float) -> None:
+            if progress is not None:
+                progress(done, total, value)
+
+        def encoder_progress(done: int, of: int, value: float) -> None:
+            if progress is not None and done == of:
+                progress(total, total, value)
+
+        augment = self.augment
+        if augment == "auto":
+            augment = "brightness" if _is_image(shape) and len(kept) < _FEW else "none"
+        game = AdversarialGame(
+            self.discriminator,
+            self.generator,
+            self.code,
+            loss=self.loss,
+            penalty=penalty_by_default(self.loss) if self.penalty is None else self.penalty,
+            negatives=self._negatives,
+            history=self.history,
+            fence=self.fence,
+            augment=augmentation(augment, shape),
+            seed=self.seed,
+        )
+        with fitting_threads(device, math.prod(shape)):
+            history = play(
+                game,
+                lambda shuffle: kept.batches(self.batch_size, shuffle),
+                recipe,
+                device=device,
+                judge=self._judge(held),
+                checkpoint=self._checkpoint,
+                progress=game_progress,
+            )
+            self.to(device).eval()
+            self.rounds = _table(history).to(device)
+            self._learn_to_encode(kept, device, recipe, encoding * recipe.steps, encoder_progress)
+        self.to(device).eval()
+        with torch.no_grad():
+            self.directions = self._main_directions(kept)
+            self.combination.prepare(self._views(kept), self._views(held), self.seed)
+
+    def _judge(self, held: Rows) -> Callable[[Game], float]:
+        """How well the discriminator tells anomalies made of held-out rows: mean AUROC over their kinds."""
+        normal = next(held.batches(200))
+        kind: Any = "image" if _is_image(tuple(held.shape)) else "table"
+        made = anomalies(normal, kind, 0.0, 1.0, torch.Generator().manual_seed(self.seed))
+
+        def judge(game: Game) -> float:
+            own = -game.critic(normal)
+            others = [-game.critic(x) for x in made.values()]
+            inside = own.double().cpu().numpy()
+            return sum(auroc(inside, other.double().cpu().numpy()).value for other in others) / len(others)
+
+        return judge
+
+    def _learn_to_encode(
+        self, rows: Rows, device: torch.device, recipe: GameRecipe, steps: int, progress: TrainingProgress
+    ) -> None:
+        """The encoder learns to find codes whose inputs and their features are near the given ones' (Schlegl et al.
+        2019, equation 3).
+        """
+        for parameter in (*self.generator.parameters(), *self.discriminator.parameters()):
+            parameter.requires_grad_(False)
+
+        def loss(network: nn.Module, x: Tensor, step: int) -> Tensor:
+            back = self._made(network(x))
+            features, again = self.discriminator.features(x), self.discriminator.features(back)
+            residual = (x - back).square().flatten(1).mean(1)
+            return residual + (features - again).square().mean(1)
+
+        descend(
+            self.encoder,
+            loss,
+            lambda shuffle: rows.batches(self.batch_size, shuffle),
+            len(rows),
+            Recipe(
+                epochs=max(1, round(steps * self.batch_size / len(rows))), batch_size=self.batch_size, seed=self.seed
+            ),
+            device=device,
+            progress=progress,
+        )
+
+    def _main_directions(self, rows: Rows) -> Tensor:
+        """(k, at most 64) the principal directions of the discriminator's features."""
+        features = torch.cat(
+            [self.discriminator.features(x.to(self._device)) for x in rows.batches(512, self._random())][:10]
+        )
+        width = min(_WIDEST, *features.shape)
+        _, _, directions = torch.linalg.svd((features - features.mean(0)).double(), full_matrices=False)
+        main: Tensor = directions[:width].T.float()
+        return main
+
+    def _random(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def _recipe(self) -> GameRecipe:
+        return game_recipe(
+            self.preset,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
+
+    def _views(self, rows: Rows) -> Views:
+        def views() -> Iterator[View]:
+            for x in rows.batches(512):
+                yield self._view(x.to(self._device))
+
+        return views
+
+    def _view(self, x: Tensor) -> View:
+        return self._seen(x, self._made(self.encoder(x)))
+
+    def _seen(self, x: Tensor, back: Tensor) -> View:
+        features = self.discriminator.features(x)
+        directions = self.directions.to(features.dtype)
+        again = self.discriminator.features(back) @ directions
+        return View(x, back, features @ directions, again, self.discriminator.judge(features))
+
+    @final
+    def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        found: Tensor = self.combination(self._view(x))
+        return found
+
+    @final
+    def _map(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self.combination.explain(self._view(x), lambda z: self._seen(z, z))
+
+    @final
+    def encode(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
+        """The code whose input is near each input, as the encoder finds it."""
+        code: Tensor = self.encoder(self.standardised(x))
+        return code
+
+    @final
+    def decode(self, code: Float[Tensor, "n k"]) -> Float[Tensor, "n *shape"]:
+        """The input that the generator makes of each code."""
+        return self.restored(self._made(code))
+
+    @final
+    def reconstruct(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """What the generator can make that is near each input."""
+        return self.decode(self.encode(x))
+
+    @final
+    def critic(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
+        """What the discriminator says of each input: high for real ones."""
+        found: Tensor = self.discriminator(self.standardised(x))
+        return found
+
+    @final
+    def verdict(self) -> str:
+        """How the game went, in a line."""
+        return monitor.verdict(self._history())
+
+    @final
+    def warnings(self) -> list[str]:
+        """What was wrong with the game, and what to try."""
+        return monitor.warnings(self._history())
+
+    def _history(self) -> list[Round]:
+        if not len(self.rounds):
+            raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) first")
+        return [Round(dict(zip(_FACTS[:-1], values[:-1], strict=True)), values[-1]) for values in self.rounds.tolist()]
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and min(shape[1:]) >= 6
+
+
+def _table(history: list[Round]) -> Tensor:
+    rows = [[r.facts.get(name, math.nan) for name in _FACTS[:-1]] + [r.judged or 0.0] for r in history]
+    return torch.tensor(rows)

@@ -1,0 +1,74 @@
+"""A plain generative adversarial network as a detector."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robustgen.detectors.adversarial import AdversarialDetector
+from robustgen.errors import UsageError
+from robustgen.models.gan import Generator
+from robustgen.training.gan import Loss
+
+
+@final
+class GANDetector(AdversarialDetector):
+    """A generative adversarial network (Goodfellow et al. 2014; Radford et al. 2016) whose discriminator judges inputs:
+    see `AdversarialDetector` for the options.
+    """
+
+    def __init__(
+        self,
+        loss: Loss = "hinge",
+        penalty: float | None = None,
+        negatives: str = "auto",
+        history: float = 0.0,
+        fence: float = 1.0,
+        augment: str = "auto",
+        code: int = 64,
+        width: int = 32,
+        scores: str = "auto",
+        preset: str = "default",
+        steps: int | None = None,
+        batch_size: int = 64,
+        learning_rate: float = 5e-4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            loss,
+            penalty,
+            negatives,
+            history,
+            fence,
+            augment,
+            code,
+            width,
+            scores,
+            preset,
+            steps,
+            batch_size,
+            learning_rate,
+            seed,
+        )
+
+    def _generator(self, shape: tuple[int, ...]) -> nn.Module:
+        return Generator(shape, self.code, width=self.width, bounded=len(shape) == 3)
+
+    def _made(self, code: Tensor) -> Tensor:
+        made: Tensor = self.generator(code)
+        return made
+
+    def sample(self, n: int, seed: int, truncation: float = 1.0) -> Float[Tensor, "n *shape"]:
+        """`n` new inputs: codes drawn from N(0, I) by `seed`, times `truncation` (below 1: nearer to the usual, and
+        more alike), through the generator.
+        """
+        if n < 1 or not 0 < truncation <= 1:
+            raise UsageError(
+                f"at least 1 new input can be drawn, with a truncation above 0 and up to 1, but n={n} and "
+                f"truncation={truncation:g} came"
+            )
+        code = torch.randn(n, self.code, generator=torch.Generator().manual_seed(seed)).to(self._device)
+        return self.decode(truncation * code.to(next(self.generator.parameters()).dtype))
