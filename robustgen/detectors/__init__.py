@@ -57,4 +57,8 @@ DETECTORS = {
         "robustgen.detectors.gan:GANDetector",
         "a GAN's discriminator, taught with corrupted inputs too, and its features and inversion",
     ),
+    "style-gan": Entry(
+        "robustgen.detectors.style_gan:StyleGANDetector",
+        "a GAN that makes images of styles: what its discriminator says and how well a style can make the input",
+    ),
 }

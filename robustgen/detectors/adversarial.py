@@ -297,6 +297,15 @@ class AdversarialDetector(Detector, ABC):
         return [Round(dict(zip(_FACTS[:-1], values[:-1], strict=True)), values[-1]) for values in self.rounds.tolist()]
 
 
+def check_drawn(n: int, truncation: float) -> None:
+    """Raise `UsageError` unless so many inputs can be drawn so."""
+    if n < 1 or not 0 <= truncation <= 1:
+        raise UsageError(
+            f"at least 1 new input can be drawn, with a truncation from 0 to 1, but n={n} and truncation="
+            f"{truncation:g} came"
+        )
+
+
 def _is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and min(shape[1:]) >= 6
 

@@ -34,6 +34,20 @@ class Sampler(Protocol):
     def sample(self, n: int, seed: int) -> Float[Tensor, "n *shape"]: ...
 
 
+@runtime_checkable
+class TruncatingSampler(Protocol):
+    """What can draw inputs nearer to the usual ones: `truncation` from 0, the most usual, to 1, as `Sampler` draws."""
+
+    def sample_truncated(self, n: int, seed: int, truncation: float) -> Float[Tensor, "n *shape"]: ...
+
+
+@runtime_checkable
+class Mixer(Protocol):
+    """What can draw n inputs and mix every two of them: (n, n, *shape), the samples themselves on the diagonal."""
+
+    def mixed(self, n: int, seed: int) -> Float[Tensor, "n n *shape"]: ...
+
+
 def as_codec(detector: Detector, name: str) -> Codec:
     """The detector as a codec. Raises `UsageError` if it has no code, `RobustgenError` if it is not fitted."""
     if not isinstance(detector, Codec):

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustgen.detectors.adversarial import AdversarialDetector
-from robustgen.errors import UsageError
+from robustgen.detectors.adversarial import AdversarialDetector, check_drawn
 from robustgen.models.gan import Generator
 from robustgen.training.gan import Loss
 
@@ -61,14 +60,12 @@ class GANDetector(AdversarialDetector):
         made: Tensor = self.generator(code)
         return made
 
-    def sample(self, n: int, seed: int, truncation: float = 1.0) -> Float[Tensor, "n *shape"]:
-        """`n` new inputs: codes drawn from N(0, I) by `seed`, times `truncation` (below 1: nearer to the usual, and
-        more alike), through the generator.
-        """
-        if n < 1 or not 0 < truncation <= 1:
-            raise UsageError(
-                f"at least 1 new input can be drawn, with a truncation above 0 and up to 1, but n={n} and "
-                f"truncation={truncation:g} came"
-            )
+    def sample(self, n: int, seed: int) -> Float[Tensor, "n *shape"]:
+        """`n` new inputs: codes drawn from N(0, I) by `seed`, through the generator."""
+        return self.sample_truncated(n, seed, 1.0)
+
+    def sample_truncated(self, n: int, seed: int, truncation: float) -> Float[Tensor, "n *shape"]:
+        """The same with codes times `truncation`: below 1 nearer to the usual, and more alike."""
+        check_drawn(n, truncation)
         code = torch.randn(n, self.code, generator=torch.Generator().manual_seed(seed)).to(self._device)
         return self.decode(truncation * code.to(next(self.generator.parameters()).dtype))

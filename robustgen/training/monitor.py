@@ -51,7 +51,7 @@ def verdict(history: Sequence[Round]) -> str:
     if not history:
         return "no round was played"
     judged = [-1.0 if r.judged is None else r.judged for r in history]
-    best = max(range(len(judged)), key=lambda number: (judged[number], number))
+    best = max(range(len(judged) // 2, len(judged)), key=lambda number: (judged[number], number))
     late = history[-_LATE:]
     words = [f"round {best + 1} of {len(history)} kept"]
     if judged[best] >= 0:
