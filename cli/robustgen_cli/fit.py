@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +15,10 @@ from robustgen_cli import options as o
 from robustgen_cli import output
 from robustgen_cli.loading import load_optional
 from robustgen_cli.parameters import settings
+
+if TYPE_CHECKING:
+    from robustgen.data.source import Source
+    from robustgen.detectors.calibrated import CalibratedDetector
 
 
 def register(app: typer.Typer) -> None:
@@ -134,6 +140,7 @@ def fit(
             )
         summary = fitted.summary() | {"skipped": dict(source.skipped)}
         fitted.save(directory)
+        _save_report(directory, fitted, source, seed, quiet)
         (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
         checkpoint.unlink(missing_ok=True)
     output.warn_skipped(source.skipped, quiet)
@@ -159,6 +166,7 @@ def fit(
             *([("training", summary["training"])] if summary["training"] else []),
             *([("facts", ", ".join(f"{name} {value:.4g}" for name, value in facts.items()))] if facts else []),
             ("saved in", str(out)),
+            ("report", str(out / "report.html")),
         ]
     )
     if fitted.raw is not None:
@@ -174,3 +182,13 @@ def fit(
             ("made-up anomalies", "AUROC"),
             [(kind, f"{value:.3f}") for kind, value in tested.auroc.items()],
         )
+
+
+def _save_report(directory: Path, fitted: CalibratedDetector, source: Source, seed: int, quiet: bool) -> None:
+    from robustgen.report.detector_page import detector_page
+    from robustgen.report.page import render
+
+    with output.stages(quiet) as stage:
+        command = shlex.join(["robustgen", *sys.argv[1:]])
+        page = detector_page(fitted, source, command, seed, lambda what: stage(f"report: {what}", 0.5))
+        (directory / "report.html").write_text(render(page), encoding="utf-8")

@@ -291,6 +291,12 @@ class AdversarialDetector(Detector, ABC):
         """What was wrong with the game, and what to try."""
         return monitor.warnings(self._history())
 
+    @final
+    def course(self) -> dict[str, list[float]]:
+        """What each round showed: fakes told apart, variety of fakes, and the AUROC of made-up anomalies."""
+        names = ("fakes told apart", "variety of fakes", "made-up anomalies, AUROC")
+        return dict(zip(names, self.rounds.T.tolist(), strict=True))
+
     def _history(self) -> list[Round]:
         if not len(self.rounds):
             raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) first")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from robustgen.errors import DataError
-from robustgen.report.canvas import INK, WRONG, Values, drawable, drawing, same_length
+from robustgen.report.canvas import INK, WRONG, Values, array, drawable, drawing, same_length
 from robustgen.report.strips import _Grid, _images, _show, _under
 
 _ACROSS = 8
@@ -31,4 +31,17 @@ def sample_sheet(x: Values, title: str, p_values: Sequence[float], flagged: Sequ
             text = f"{p_values[number]:.2g}"
             _under(axes, text, WRONG if flagged[number] else INK, bold=bool(flagged[number]))
         grid.row_label(0, drawable("samples", 18), "p-value under each")
+        return grid.figure
+
+
+def mixing_sheet(x: Values) -> Figure:
+    """`x` (n, n, c, h, w) in [0, 1], row by row, numbered."""
+    grid_of = array(x, "mixed", "n m c h w")
+    with drawing():
+        grid = _Grid.of(grid_of[0], [0.0] * (len(grid_of) - 1), (0.1,) * len(grid_of), head=0.36)
+        grid.headings([f"fine {number + 1}" for number in range(len(grid_of))])
+        for number, row in enumerate(grid_of):
+            for column, image in enumerate(row):
+                _show(grid.axes(number, column), image)
+            grid.row_label(number, f"coarse {number + 1}", "")
         return grid.figure

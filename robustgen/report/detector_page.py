@@ -1,0 +1,195 @@
+"""The report of a fitted detector: what it knows of normal inputs, what it makes, and what it cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustgen.data.source import Source
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.codes import Codec, Mixer, Sampler, as_codec
+from robustgen.detectors.monitored import Monitored
+from robustgen.evaluation.compression import unit
+from robustgen.evaluation.encoding import encode
+from robustgen.evaluation.sampling import draw
+from robustgen.report.canvas import percent
+from robustgen.report.codes_page import codes_map
+from robustgen.report.course import course
+from robustgen.report.curves import score_histograms
+from robustgen.report.page import Block, Notice, Number, Numbers, Page, Paragraph, Picture, Section, Table
+from robustgen.report.samples import mixing_sheet, sample_sheet
+from robustgen.report.strips import reconstruction_maps
+
+_MAPPED, _SHOWN, _MIXED, _COMPARED = 2000, 32, 6, 8
+
+
+def detector_page(
+    detector: CalibratedDetector, source: Source, command: str, seed: int = 0, progress: Callable[[str], object] = print
+) -> Page:
+    """What can be shown of `detector`, fitted on `source`: scores of the held-out inputs, the self-test, training,
+    samples, reconstructions and a map of codes, as far as it has them. `progress` is told what is being drawn.
+    """
+    sections = [
+        Section(title, blocks)
+        for title, make in (
+            ("Scores of normal inputs", _scores),
+            ("Made-up anomalies", _self_test),
+            ("Training", _training),
+            ("What it makes", _made),
+            ("What it makes of inputs", _given_back),
+            ("Map of codes", _map),
+        )
+        if (blocks := _told(progress, title, make, detector, source, seed))
+    ]
+    summary = detector.summary()
+    return Page(
+        title=f"{detector.name} fitted on {source.spec.name}",
+        lead=_lead(detector, summary),
+        sections=sections,
+        facts={
+            "data": f"{source.spec.name}, SHA-256 {source.spec.sha256[:16]}",
+            "options": ", ".join(f"{name} {value}" for name, value in summary["options"].items() if value is not None),
+            **{name: version for name, version in summary["versions"].items() if name != "robustgen"},
+        },
+        command=command,
+        version=summary["versions"].get("robustgen", ""),
+    )
+
+
+def _told(progress: Callable[[str], object], title: str, make: Any, *given: Any) -> list[Block]:
+    progress(title.lower())
+    blocks: list[Block] = make(*given)
+    return blocks
+
+
+def _lead(detector: CalibratedDetector, summary: dict[str, Any]) -> list[Block]:
+    threshold = detector.threshold
+    lead: list[Block] = [
+        Paragraph(
+            f"It has seen {summary['n_train']:,} training inputs, and its threshold comes from "
+            f"{threshold.n_calibration:,} others. An input whose score lies above it is flagged: at most "
+            f"{percent(threshold.fpr)} of normal inputs in expectation. How well it stands up to an attacker who knows "
+            "it is not shown here."
+        ),
+        Numbers(
+            [
+                Number(percent(threshold.fpr), "false alarms at most", "chosen"),
+                Number(f"{threshold.value:.4g}", "threshold", "higher scores are flagged"),
+            ]
+        ),
+    ]
+    tested = detector.self_test
+    warnings = [*summary["training_warnings"], *([] if tested is None else tested.warnings)]
+    if detector.raw is not None:
+        warnings += detector.raw.warnings
+    lead += [Notice("warning", f"{warning[0].upper()}{warning[1:]}.") for warning in warnings]
+    return lead
+
+
+def _scores(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    groups = {"held-out inputs": detector.calibration_scores}
+    figure = score_histograms(groups, detector.threshold.value, fpr=detector.threshold.fpr)
+    return [Picture(figure, alt="Histogram of the anomaly scores of held-out normal inputs, with the threshold.")]
+
+
+def _self_test(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    blocks: list[Block] = []
+    tested, raw = detector.self_test, detector.raw
+    if tested is not None and tested.auroc:
+        rows = [(kind, f"{value:.3f}") for kind, value in tested.auroc.items()]
+        blocks.append(
+            Table(
+                ("made of held-out inputs", "AUROC"),
+                rows,
+                note=f"Against {tested.n} held-out inputs. 1 = told apart, 0.5 = chance. These are no attacks.",
+            )
+        )
+    if raw is not None:
+        rows3 = [(kind, f"{value:.3f}", f"{raw.score[kind]:.3f}") for kind, value in raw.raw.items()]
+        blocks.append(Table(("foreign inputs", "raw likelihood (-ELBO)", "this score"), rows3, note=raw.reason))
+    return blocks
+
+
+def _training(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    if not isinstance(detector.detector, Monitored):
+        return []
+    figure = course(detector.detector.course())
+    return [
+        Paragraph(f"{detector.detector.verdict()}."),
+        Picture(figure, alt="Lines over the rounds of training: shares told apart, variety, and AUROC."),
+    ]
+
+
+def _drawable(detector: CalibratedDetector, source: Source) -> bool:
+    return source.spec.kind == "image" and source.spec.shape[0] in (1, 3) and detector.features is None
+
+
+def _made(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    if not (_drawable(detector, source) and isinstance(detector.detector, Sampler)) or detector.detector.conditional:
+        return []
+    x = draw(detector, _SHOWN, seed)
+    judged = detector.judge(x)
+    sheet = sample_sheet(unit(x, source.spec), "drawn", judged.p_value.tolist(), judged.flagged.tolist())
+    flagged = int(judged.flagged.sum())
+    blocks: list[Block] = [
+        Picture(
+            sheet,
+            alt=f"{_SHOWN} inputs drawn from the model, each with its p-value.",
+            caption=f"Drawn from the model and judged by it: {flagged} of {_SHOWN} flagged.",
+        )
+    ]
+    if isinstance(detector.detector, Mixer):
+        with torch.no_grad():
+            grid = detector.detector.mixed(_MIXED, seed).cpu().clamp(source.spec.low, source.spec.high)
+        shown = unit(grid.flatten(0, 1), source.spec).reshape(grid.shape)
+        blocks.append(
+            Picture(
+                mixing_sheet(shown),
+                alt="A grid of mixed styles: coarse from the row's sample, fine from the column's.",
+                caption="Style mixing: the early stages from the row's sample, the late ones from the column's; the "
+                "diagonal holds the samples themselves.",
+            )
+        )
+    return blocks
+
+
+def _given_back(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    if not (_drawable(detector, source) and isinstance(detector.detector, Codec)) or detector.detector.conditional:
+        return []
+    x = source.read(source.spread("calibration", 200)).x
+    scores = detector.judge(x).score
+    order = np.argsort(scores, kind="stable")
+    half = min(_COMPARED // 2, len(order) // 2)
+    if not half:
+        return []
+    rows = np.concatenate([order[:half], order[-half:]])
+    before = x[torch.from_numpy(rows)]
+    with torch.no_grad():
+        after = as_codec(detector.detector, detector.name).reconstruct(before.to(detector.device)).cpu()
+    shown, back = unit(before, source.spec), unit(after.clamp(source.spec.low, source.spec.high), source.spec)
+    figure = reconstruction_maps(
+        shown,
+        back,
+        (shown - back).abs().mean(1),
+        ["lowest scores"] * half + ["highest scores"] * half,
+        [f"{scores[row]:.3g}" for row in rows],
+    )
+    return [Picture(figure, alt="Held-out inputs, what the model gives back for them, and where the two differ.")]
+
+
+def _map(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    if not isinstance(detector.detector, Codec) or detector.features is not None or detector.detector.conditional:
+        return []
+    found = encode(detector, source, source.spread("calibration", _MAPPED))
+    if min(found.code.shape) < 2 or len(found.code) < 3:
+        return []
+    return [
+        Picture(
+            codes_map(detector, found, source, "pca", seed),
+            alt="Points on a plane, one for each held-out input: coloured by class where there are labels, and by "
+            "anomaly score with flagged inputs ringed.",
+        )
+    ]
