@@ -21,6 +21,7 @@ import torch
 
 from robustgen.artifacts import to_json
 from robustgen.data.load import load
+from robustgen.detectors.base import Detector
 from robustgen.detectors.fusion import Combine, FusionDetector
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks.machine import describe_machine, versions_with
@@ -61,6 +62,7 @@ def main() -> None:
             rows: dict[str, torch.Tensor] = {}
             with torch.no_grad():
                 for name, member in zip(given.members, fused.parts, strict=True):
+                    assert isinstance(member, Detector)
                     rows[f"{name}, as a member"] = torch.cat([member.score(part) for part in test.split(500)])
                 for combine in get_args(Combine):
                     fused.combine = combine

@@ -48,11 +48,11 @@ class AdversarialDetector(Detector, ABC):
 
     `loss`: "hinge", "non-saturating" or "wasserstein"; `penalty`: of the gradient, None = by the loss (see
     `training.gan`). `negatives`: corruptions of normal inputs that count as fakes, joined by "+" (see
-    `training.negatives`), "none", or "auto". `history`, `fence`: see `AdversarialGame`. `augment`: "brightness",
-    "translation", "cutout" joined by "+", "none", or "auto": brightness for images where there are fewer than 1,000.
-    `code`: width of the generator's input; `width`: of the networks. `scores`: parts joined by "+" (see `gan_parts`) or
-    "auto". `preset`: how long to play, "fast", "default" or "best"; `steps`: turns of the generator instead. About a
-    tenth of the training inputs is held out: the round that best tells anomalies made of them is kept.
+    `training.negatives`), "none", or "auto". `history`, `fence`, `diversity`: see `AdversarialGame`. `augment`:
+    "brightness", "translation", "cutout" joined by "+", "none", or "auto": brightness for images where there are fewer
+    than 1,000. `code`: width of the generator's input; `width`: of the networks. `scores`: parts joined by "+" (see
+    `gan_parts`) or "auto". `preset`: how long to play, "fast", "default" or "best"; `steps`: turns of the generator
+    instead. About a tenth of the training inputs is held out: the round that best tells anomalies made of them is kept.
     """
 
     discriminator: Discriminator
@@ -70,6 +70,7 @@ class AdversarialDetector(Detector, ABC):
         negatives: str,
         history: float,
         fence: float,
+        diversity: float,
         augment: str,
         code: int,
         width: int,
@@ -92,6 +93,9 @@ class AdversarialDetector(Detector, ABC):
                 f"history is a share below 1 and fence a share above 0, but {history:g} and {fence:g} came"
             )
         self.loss, self.penalty, self.negatives, self.history, self.fence = loss, penalty, negatives, history, fence
+        if not (math.isfinite(diversity) and diversity >= 0):
+            raise UsageError(f"diversity is a weight from 0 up, but {diversity:g} came")
+        self.diversity = diversity
         self.augment, self.code, self.width, self.scores = augment, code, width, scores
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
@@ -150,6 +154,7 @@ class AdversarialDetector(Detector, ABC):
             negatives=self._negatives,
             history=self.history,
             fence=self.fence,
+            diversity=self.diversity,
             augment=augmentation(augment, shape),
             seed=self.seed,
         )

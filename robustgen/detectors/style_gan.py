@@ -29,6 +29,7 @@ class StyleGANDetector(AdversarialDetector):
         negatives: str = "auto",
         history: float = 0.0,
         fence: float = 1.0,
+        diversity: float = 1.0,
         augment: str = "auto",
         code: int = 64,
         width: int = 32,
@@ -36,7 +37,7 @@ class StyleGANDetector(AdversarialDetector):
         preset: str = "default",
         steps: int | None = None,
         batch_size: int = 64,
-        learning_rate: float = 5e-4,
+        learning_rate: float = 1e-3,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -45,6 +46,7 @@ class StyleGANDetector(AdversarialDetector):
             negatives,
             history,
             fence,
+            diversity,
             augment,
             code,
             width,

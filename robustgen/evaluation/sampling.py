@@ -8,20 +8,45 @@ from torch import Tensor
 
 from robustgen.data.source import DataSpec
 from robustgen.detectors.calibrated import CalibratedDetector
-from robustgen.detectors.codes import as_sampler
+from robustgen.detectors.codes import Mixer, Sampler, TruncatingSampler, as_sampler
 from robustgen.errors import UsageError
 
 
-def draw(detector: CalibratedDetector, n: int, seed: int) -> Float[Tensor, "n *shape"]:
+def draw(detector: CalibratedDetector, n: int, seed: int, truncation: float = 1.0) -> Float[Tensor, "n *shape"]:
     """`n` new inputs on the CPU, the same ones for the same seed; images are cut off at their legal range.
 
-    Raises `UsageError` for a detector that cannot draw.
+    `truncation` below 1: nearer to the usual ones, where the detector can. Raises `UsageError` for a detector that
+    cannot draw, or not so.
     """
+    sampler = _sampler(detector)
+    with torch.no_grad():
+        if truncation == 1:
+            return _legal(sampler.sample(n, seed), detector.spec)
+        if not isinstance(sampler, TruncatingSampler):
+            raise UsageError(f"{detector.name} cannot draw nearer to the usual inputs: leave out --truncation")
+        return _legal(sampler.sample_truncated(n, seed, truncation), detector.spec)
+
+
+def mix(detector: CalibratedDetector, n: int, seed: int) -> Float[Tensor, "n n *shape"]:
+    """`n` new inputs, and every two of them mixed: coarse style of the row's, fine of the column's.
+
+    Raises `UsageError` for a detector that cannot mix.
+    """
+    sampler = _sampler(detector)
+    if not isinstance(sampler, Mixer):
+        raise UsageError(f"{detector.name} has no styles to mix: leave out --mix, or use style-gan")
+    with torch.no_grad():
+        return _legal(sampler.mixed(n, seed), detector.spec)
+
+
+def _sampler(detector: CalibratedDetector) -> Sampler:
     if detector.features is not None:
         raise UsageError(f"this {detector.name} looks at features of the inputs, not at inputs: it cannot draw any")
-    with torch.no_grad():
-        x = as_sampler(detector.detector, detector.name).sample(n, seed).cpu()
-    return x.clamp(detector.spec.low, detector.spec.high) if detector.spec.kind == "image" else x
+    return as_sampler(detector.detector, detector.name)
+
+
+def _legal(x: Tensor, spec: DataSpec) -> Tensor:
+    return x.cpu().clamp(spec.low, spec.high) if spec.kind == "image" else x.cpu()
 
 
 def in_own_units(x: Float[Tensor, "n d"], spec: DataSpec) -> Float[Tensor, "n d"]:

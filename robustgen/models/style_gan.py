@@ -8,7 +8,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, leaky_relu
+from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 
 from robustgen.errors import UsageError
 from robustgen.models.gan import sides, widths_of
@@ -44,13 +44,15 @@ class Mapping(nn.Module):
 
 @final
 class Stage(nn.Module):
-    """Twice the size: a transposed 4 x 4 convolution whose inputs are scaled by the style and whose outputs are brought
-    back to unit variance (Karras et al. 2020, section 2.2), then noise, bias, leaky ReLU.
+    """A convolution whose inputs are scaled by the style and whose outputs are brought back to unit variance (Karras et
+    al. 2020, section 2.2), then noise, bias, leaky ReLU. It keeps the size (3 x 3), or with `odd` doubles it (4 x 4,
+    transposed) and adds `odd` rows and columns.
     """
 
-    def __init__(self, inputs: int, outputs: int, code: int, odd: tuple[int, int]) -> None:
+    def __init__(self, inputs: int, outputs: int, code: int, odd: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(inputs, outputs, 4, 4) / (4 * inputs) ** 0.5)
+        size = (outputs, inputs, 3, 3) if odd is None else (inputs, outputs, 4, 4)
+        self.weight = nn.Parameter(torch.randn(size))
         self.style = nn.Linear(code, inputs)
         nn.init.normal_(self.style.weight, std=code**-0.5)
         nn.init.ones_(self.style.bias)
@@ -60,9 +62,13 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: torch.Generator | None, fresh: bool) -> Tensor:
         scale = self.style(style)
-        out = conv_transpose2d(x * scale[:, :, None, None], self.weight, None, 2, 1, self.odd)
-        # each output sees a quarter of the 16 taps
-        power = scale.square() @ self.weight.square().sum((2, 3)) / 4
+        x = x * scale[:, :, None, None]
+        if self.odd is None:
+            out = conv2d(x, self.weight, None, 1, 1)
+            power = scale.square() @ self.weight.square().sum((2, 3)).T
+        else:
+            out = conv_transpose2d(x, self.weight, None, 2, 1, self.odd)
+            power = scale.square() @ self.weight.square().sum((2, 3)) / 4  # each output sees a quarter of the taps
         out = out * (power + 1e-8).rsqrt()[:, :, None, None]
         if fresh:
             size = (len(out), 1, *out.shape[2:])
@@ -74,8 +80,9 @@ class Stage(nn.Module):
 
 @final
 class StyleGenerator(nn.Module):
-    """A learnt constant, one `Stage` for each doubling up to images of `shape`, and a 1 x 1 convolution to values in
-    [0, 1] (Karras, Laine, Aila 2019; Karras et al. 2020). Raises `UsageError` for inputs that are no images.
+    """A learnt constant, a `Stage` that keeps its size, one for each doubling up to images of `shape`, one more at the
+    full size of small images, and a 1 x 1 convolution to values in [0, 1] (Karras, Laine, Aila 2019; Karras et al.
+    2020). Raises `UsageError` for inputs that are no images.
     """
 
     usual: Tensor
@@ -89,10 +96,12 @@ class StyleGenerator(nn.Module):
         channels = [*widths_of(len(places) - 1, width)[::-1], max(8, width // 2)]
         self.mapping = Mapping(code)
         self.constant = nn.Parameter(torch.randn(1, channels[0], *places[0]))
-        self.stages = nn.ModuleList(
-            Stage(inputs, outputs, code, (large[0] - 2 * small[0], large[1] - 2 * small[1]))
-            for (inputs, outputs), (small, large) in zip(pairwise(channels), pairwise(places), strict=True)
-        )
+        stages = [Stage(channels[0], channels[0], code)]
+        for (inputs, outputs), (small, large) in zip(pairwise(channels), pairwise(places), strict=True):
+            stages.append(Stage(inputs, outputs, code, (large[0] - 2 * small[0], large[1] - 2 * small[1])))
+        if len(places) < 4:  # at full size of larger images it would cost as much as all other stages
+            stages.append(Stage(channels[-1], channels[-1], code))
+        self.stages = nn.ModuleList(stages)
         self.out = nn.Conv2d(channels[-1], shape[0], 1)
         self.register_buffer("usual", torch.zeros(code))
 

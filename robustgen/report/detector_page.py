@@ -14,7 +14,7 @@ from robustgen.detectors.codes import Codec, Mixer, Sampler, as_codec
 from robustgen.detectors.monitored import Monitored
 from robustgen.evaluation.compression import unit
 from robustgen.evaluation.encoding import encode
-from robustgen.evaluation.sampling import draw
+from robustgen.evaluation.sampling import draw, mix
 from robustgen.report.canvas import percent
 from robustgen.report.codes_page import codes_map
 from robustgen.report.course import course
@@ -142,12 +142,9 @@ def _made(detector: CalibratedDetector, source: Source, seed: int) -> list[Block
         )
     ]
     if isinstance(detector.detector, Mixer):
-        with torch.no_grad():
-            grid = detector.detector.mixed(_MIXED, seed).cpu().clamp(source.spec.low, source.spec.high)
-        shown = unit(grid.flatten(0, 1), source.spec).reshape(grid.shape)
         blocks.append(
             Picture(
-                mixing_sheet(shown),
+                mixing_sheet(unit(mix(detector, _MIXED, seed), source.spec)),
                 alt="A grid of mixed styles: coarse from the row's sample, fine from the column's.",
                 caption="Style mixing: the early stages from the row's sample, the late ones from the column's; the "
                 "diagonal holds the samples themselves.",

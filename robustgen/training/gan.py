@@ -61,9 +61,11 @@ class AdversarialGame(Game):
     `negatives`: corrupts normal inputs, which then count as fake, half of all fakes. `history`: the share of a batch's
     fakes that come from earlier generators (Shrivastava et al. 2017). `fence`: the generator aims at the number that
     lies this share of the way from the mean of its fakes' up to the mean of real inputs', so that it fills the border
-    of the data and not their midst (Ngo et al. 2019, "Fence GAN"); 1 = their midst, as always. `penalty`: weight of the
-    gradient penalty, R1 (Mescheder et al. 2018) or, for "wasserstein", that of Gulrajani et al. 2017, on every eighth
-    batch and eight times as strong. `augment`: changes what the discriminator sees, real or not (Zhao et al. 2020).
+    of the data and not their midst (Ngo et al. 2019, "Fence GAN"); 1 = their midst, as always. `diversity`: weight of a
+    term that grows as the generator's inputs differ less from each other than real ones do, 0 where they differ as much
+    (after Yang et al. 2019, equation 2). `penalty`: weight of the gradient penalty, R1 (Mescheder et al. 2018) or, for
+    "wasserstein", that of Gulrajani et al. 2017, on every eighth batch and eight times as strong. `augment`: changes
+    what the discriminator sees, real or not (Zhao et al. 2020).
     """
 
     earlier: Tensor
@@ -79,6 +81,7 @@ class AdversarialGame(Game):
         negatives: Corrupt | None = None,
         history: float = 0.0,
         fence: float = 1.0,
+        diversity: float = 0.0,
         augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
@@ -87,7 +90,7 @@ class AdversarialGame(Game):
             raise UsageError(f"a GAN's loss is one of {', '.join(LOSSES)}, but {loss!r} came")
         self.discriminator, self.code, self.loss, self.penalty = discriminator, code, loss, penalty
         self.negatives, self.history, self.fence, self.augment = negatives, history, fence, augment
-        self.seed = seed
+        self.seed, self.diversity = seed, diversity
         self.register_buffer("earlier", torch.empty(0))
 
     def critic_loss(self, batch: Any, step: int) -> Tensor:
@@ -116,14 +119,17 @@ class AdversarialGame(Game):
 
     def maker_loss(self, batch: Any, step: int) -> Tensor:
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + 2**40 + step)
-        numbers = self.discriminator(self._seen(self._made(len(batch), batch), random))
+        made = self._made(len(batch), batch)
+        numbers = self.discriminator(self._seen(made, random))
+        value = maker_term(self.loss, numbers).mean()
         if self.fence < 1:
             with torch.no_grad():
                 real = self.discriminator(batch).mean()
                 aim = numbers.mean() + self.fence * (real - numbers.mean())
-            short: Tensor = (numbers - aim).abs().mean()
-            return short
-        return maker_term(self.loss, numbers).mean()
+            value = (numbers - aim).abs().mean()
+        if self.diversity:
+            value = value + self.diversity * relu(1 - _apart(made) / _apart(batch).clamp(min=1e-12))
+        return value
 
     def _made(self, n: int, like: Tensor) -> Tensor:
         made: Tensor = self.maker(torch.randn(n, self.code, device=like.device, dtype=like.dtype))
@@ -157,6 +163,11 @@ class AdversarialGame(Game):
         if self.loss == "wasserstein":
             return self.penalty * ((squares + 1e-12).sqrt() - 1).square().mean()
         return 0.5 * self.penalty * squares.mean()
+
+
+def _apart(x: Tensor) -> Tensor:
+    """The mean absolute difference of each input and the next."""
+    return (x - x.roll(1, 0)).abs().mean()
 
 
 def _spread(x: Tensor) -> Tensor:
