@@ -65,7 +65,7 @@ class AdversarialDetector(Detector, ABC):
 
     def __init__(
         self,
-        loss: Loss,
+        loss: str,
         penalty: float | None,
         negatives: str,
         history: float,
@@ -92,7 +92,8 @@ class AdversarialDetector(Detector, ABC):
             raise UsageError(
                 f"history is a share below 1 and fence a share above 0, but {history:g} and {fence:g} came"
             )
-        self.loss, self.penalty, self.negatives, self.history, self.fence = loss, penalty, negatives, history, fence
+        self.loss: Loss = loss
+        self.penalty, self.negatives, self.history, self.fence = penalty, negatives, history, fence
         if not (math.isfinite(diversity) and diversity >= 0):
             raise UsageError(f"diversity is a weight from 0 up, but {diversity:g} came")
         self.diversity = diversity

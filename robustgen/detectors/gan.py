@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from robustgen.detectors.adversarial import AdversarialDetector, check_drawn
 from robustgen.models.gan import Generator
-from robustgen.training.gan import Loss
 
 
 @final
@@ -21,7 +20,7 @@ class GANDetector(AdversarialDetector):
 
     def __init__(
         self,
-        loss: Loss = "hinge",
+        loss: str = "hinge",
         penalty: float | None = None,
         negatives: str = "auto",
         history: float = 0.0,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from robustgen.detectors.adversarial import AdversarialDetector, check_drawn
 from robustgen.models.style_gan import StyleGenerator
-from robustgen.training.gan import Loss
 
 
 @final
@@ -24,7 +23,7 @@ class StyleGANDetector(AdversarialDetector):
 
     def __init__(
         self,
-        loss: Loss = "hinge",
+        loss: str = "hinge",
         penalty: float | None = None,
         negatives: str = "auto",
         history: float = 0.0,

@@ -79,7 +79,8 @@ def compare(made: Tensor, real: Tensor, embed: Embed, features: str, batch_size:
         )
     with torch.no_grad():
         own, first, second = (
-            torch.cat([embed(part) for part in x.split(batch_size)]) for x in (made, real[: 2 * n : 2], real[1 : 2 * n : 2])
+            torch.cat([embed(part) for part in x.split(batch_size)])
+            for x in (made, real[: 2 * n : 2], real[1 : 2 * n : 2])
         )
     return FrechetDistance(frechet(own, first), frechet(first, second), n, features, own.shape[1])
 

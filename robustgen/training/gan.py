@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from robustgen.errors import UsageError
-from robustgen.models.gan import Discriminator
 from robustgen.training.negatives import Corrupt
 from robustgen.training.two_players import Game
 
@@ -72,7 +71,7 @@ class AdversarialGame(Game):
 
     def __init__(
         self,
-        discriminator: Discriminator,
+        discriminator: nn.Module,
         generator: nn.Module,
         code: int,
         *,
@@ -86,8 +85,6 @@ class AdversarialGame(Game):
         seed: int = 0,
     ) -> None:
         super().__init__(discriminator, generator)
-        if loss not in LOSSES:
-            raise UsageError(f"a GAN's loss is one of {', '.join(LOSSES)}, but {loss!r} came")
         self.discriminator, self.code, self.loss, self.penalty = discriminator, code, loss, penalty
         self.negatives, self.history, self.fence, self.augment = negatives, history, fence, augment
         self.seed, self.diversity = seed, diversity

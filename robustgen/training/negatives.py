@@ -111,10 +111,13 @@ def permute(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def jitter(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Of a table's rows: Gaussian noise of 0.3 to 3 standard deviations of the batch's columns on some of them."""
+    """Of a table's rows: Gaussian noise of 0.3 to 3 standard deviations of the batch's columns on one or more of
+    them.
+    """
     flat = x.flatten(1)
     size = 0.3 * 10 ** torch.rand(len(x), 1, generator=generator)
-    hit = torch.rand(flat.shape, generator=generator) < torch.rand(len(x), 1, generator=generator)
+    drawn = torch.rand(flat.shape, generator=generator)
+    hit = (drawn < torch.rand(len(x), 1, generator=generator)) | (drawn == drawn.amin(1, keepdim=True))
     moved = (size * hit * torch.randn(flat.shape, generator=generator)).to(x) * flat.std(0, unbiased=False)
     return (flat + moved).reshape(x.shape)
 

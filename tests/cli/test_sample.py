@@ -63,3 +63,56 @@ def test_what_cannot_be_drawn(run: Run, refused: Callable[..., str], world: Path
     data = world / "two.npz"
     assert run("fit", "k-means", "--data", data, "--features", world / "detector", "--out", "on", "--quiet").code == 0
     assert "looks at features" in refused("sample", "on", "--out", "x.png")
+
+
+@pytest.fixture
+def style(run: Run, world: Path) -> str:
+    """A style-gan of 6 x 6 images."""
+    options = ("--param", "steps=10", "--param", "width=4", "--param", "code=4")
+    ran = run("fit", "style-gan", "--data", world / "two.npz", "--out", "style", *options)
+    assert ran.code == 0
+    assert "of 10 kept" in ran.out
+    return "style"
+
+
+def test_truncated_and_mixed_samples(run: Run, refused: Callable[..., str], world: Path, style: str) -> None:
+    assert run("sample", style, "--n", 30, "--out", "all.npz", "--quiet").code == 0
+    assert run("sample", style, "--n", 30, "--truncation", 0.3, "--out", "near.npz", "--quiet").code == 0
+    with np.load("all.npz") as every, np.load("near.npz") as near:
+        assert near["x"].std(0).mean() < every["x"].std(0).mean()
+    ran = run("sample", style, "--n", 3, "--mix", "--out", "mix.npz", "--json")
+    assert (ran.code, ran.json["n"], ran.json["mixed"]) == (0, 9, True)
+    assert run("sample", style, "--n", 3, "--mix", "--out", "mix.png", "--quiet").code == 0
+    with Image.open("mix.png") as picture:
+        assert picture.format == "PNG"
+    assert "at most --n 12" in refused("sample", style, "--n", 13, "--mix", "--out", "x.png")
+    assert "without --truncation" in refused("sample", style, "--truncation", 0.5, "--mix", "--out", "x.png")
+    assert "truncation from 0 to 1" in refused("sample", style, "--truncation", 2, "--out", "x.png")
+    assert not Path("x.png").exists()
+
+
+def test_the_distance_to_real_inputs(
+    run: Run, refused: Callable[..., str], world: Path, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robustgen.evaluation.frechet._inception", lambda device: None)
+    model = ("--model", world / "victim")
+    ran = run("sample", style, "--n", 10, "--against", world / "two.npz", *model, "--out", "x.npz", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json["frechet"]
+    assert found["n"] == 10
+    assert found["distance"] > 0
+    assert found["real"] >= 0
+    assert "the classifier" in found["features"]
+    assert "real to real" in run("sample", style, "--against", world / "two.npz", *model, "--out", "y.npz").out
+    assert "give a classifier" in refused("sample", style, "--against", world / "two.npz", "--out", "z.npz")
+    assert "give --against" in refused("sample", style, *model, "--out", "z.npz")
+    assert "draw at most" in refused(
+        "sample", style, "--n", 900, "--against", world / "two.npz", *model, "--out", "z.npz"
+    )
+    assert "gaussian" not in refused("sample", world / "detector", "--truncation", 0.5, "--out", "z.npz")
+
+
+def test_what_has_no_styles_says_so(run: Run, refused: Callable[..., str], world: Path, gaussian: str) -> None:
+    assert run("fit", gaussian, "--data", world / "two.npz", "--out", "det", "--quiet").code == 0
+    assert "no styles to mix" in refused("sample", "det", "--mix", "--n", 2, "--out", "x.png")
+    assert "leave out --truncation" in refused("sample", "det", "--truncation", 0.5, "--out", "x.png")

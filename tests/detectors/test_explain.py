@@ -18,7 +18,10 @@ from robustgen.detectors.pca import PCADetector
 from robustgen.detectors.reconstruction import ReconstructionDetector
 from robustgen.errors import RobustgenError, UsageError
 
-QUICK = {name: {"epochs": 8} if "autoencoder" in name else {} for name in DETECTORS}
+QUICK = {
+    name: {"epochs": 8} if "autoencoder" in name else {"steps": 40, "width": 8} if "gan" in name else {}
+    for name in DETECTORS
+}
 CODE_PARTS = ("knn", "edges", "mahalanobis", "k-means")
 
 
@@ -56,6 +59,8 @@ def normal(shape: tuple[int, ...], n: int = 200) -> Tensor:
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
 def test_an_explanation_does_not_depend_on_the_batch_and_leaves_no_trace(name: str, shape: tuple[int, ...]) -> None:
+    if name == "style-gan" and len(shape) == 1:
+        pytest.skip("it is for images")
     x = normal(shape)
     y = torch.arange(len(x)) % 2
     made = make(name, QUICK[name])
