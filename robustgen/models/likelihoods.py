@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,9 @@ LEVELS = 256
 
 class Likelihood(nn.Module, ABC):
     """p(x | z) with independent values, given the decoder's output of the input's own shape."""
+
+    unit: ClassVar[Literal["level", "value", "none"]] = "value"
+    """What `each` is a probability of: one of 256 levels, a density over values, or none that bits could measure."""
 
     @abstractmethod
     def each(self, x: Float[Tensor, "n *shape"], out: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
@@ -42,6 +45,8 @@ class Bernoulli(Likelihood):
 
     For values strictly between 0 and 1 this is no density: its numbers compare inputs, they are no bits per value.
     """
+
+    unit = "none"
 
     def each(self, x: Tensor, out: Tensor) -> Tensor:
         return -binary_cross_entropy_with_logits(out, x, reduction="none")
@@ -100,6 +105,8 @@ class DiscretisedLogistic(_Scaled):
     """The logistic distribution around `out`, cut into the 256 levels of a byte in [low, high] (Salimans, Karpathy,
     Chen, Kingma 2017, section 2.1), with a learnt scale; the outermost levels take the tails.
     """
+
+    unit = "level"
 
     def __init__(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(shape, 0.1 * (high - low), 1e-3 * (high - low))
