@@ -12,15 +12,11 @@ The JSON is written after every class, and what it holds already is not run agai
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
-from importlib import import_module
-from io import StringIO
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -35,20 +31,13 @@ from robustgen.data.source import Source, Split
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.calibrated import accepts, make
 from robustgen.metrics import auroc, tpr_at_fpr
+from robustgen_benchmarks import pyod_peers
 from robustgen_benchmarks.machine import describe_machine, versions_with
 
 Scores = Callable[[Tensor, Tensor, int], np.ndarray[Any, Any]]
 """(training images of the normal class, test images, seed) -> one score per test image"""
 
-PYOD = {
-    "PCA": "pca",
-    "CBLOF": "cblof",
-    "IForest": "iforest",
-    "KNN": "knn",
-    "AutoEncoder": "auto_encoder",
-    "VAE": "vae",
-    "DeepSVDD": "deep_svdd",
-}
+PEERS = ("PCA", "CBLOF", "IForest", "KNN", "AutoEncoder", "VAE", "DeepSVDD")
 
 
 def ours(name: str, options: dict[str, Any]) -> Scores:
@@ -64,24 +53,8 @@ def ours(name: str, options: dict[str, Any]) -> Scores:
 
 def pyod(name: str) -> Scores:
     """A PyOD detector with its own defaults, on flattened images."""
-    found: Any = getattr(import_module(f"pyod.models.{PYOD[name]}"), name)
-
-    def run(x: Tensor, test: Tensor, seed: int) -> np.ndarray[Any, Any]:
-        options: dict[str, Any] = {}
-        wanted = inspect.signature(found.__init__).parameters
-        if "random_state" in wanted:
-            options["random_state"] = seed
-        if "n_features" in wanted:
-            options["n_features"] = x[0].numel()
-        if "verbose" in wanted:
-            options["verbose"] = 0
-        detector = found(**options)
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            detector.fit(x.flatten(1).numpy())
-            scores: np.ndarray[Any, Any] = detector.decision_function(test.flatten(1).numpy())
-        return scores
-
-    return run
+    found = pyod_peers.pyod(name)
+    return lambda x, test, seed: found(x.flatten(1).numpy(), test.flatten(1).numpy(), seed)
 
 
 def images(source: Source, *splits: Split) -> tuple[Tensor, Tensor]:
@@ -133,7 +106,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--detectors", nargs="*", default=list(DETECTORS), help="NAME or NAME:OPTION=VALUE,...")
-    parser.add_argument("--peers", nargs="*", default=list(PYOD))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS))
     parser.add_argument("--out", type=Path, help="JSON file for the results, and to go on from")
     given = parser.parse_args()
     torch.set_num_threads(1)

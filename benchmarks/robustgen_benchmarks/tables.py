@@ -40,7 +40,7 @@ from robustgen.errors import RobustgenError
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks.dte_published import KNN, LOF, PUBLISHED
 from robustgen_benchmarks.machine import describe_machine, versions_with
-from robustgen_benchmarks.pyod_peers import PYOD, pyod
+from robustgen_benchmarks.pyod_peers import GANS, PYOD, pyod
 
 Values = npt.NDArray[Any]
 Scores = Callable[[Values, Values, int], Values]
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=list(PROTOCOLS), default=["one-class", "unsupervised"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--detectors", nargs="*", help="NAME or NAME:OPTION=VALUE:...; by default all, for dte two")
-    parser.add_argument("--peers", nargs="*", choices=list(PYOD), help="by default all, for dte none")
+    parser.add_argument("--peers", nargs="*", choices=[*PYOD, *GANS], help="by default all but GANs, for dte none")
     parser.add_argument("--out", type=Path, help="JSON file for the results, and to go on from")
     given = parser.parse_args()
     torch.set_num_threads(1)
