@@ -25,6 +25,7 @@ from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.adversarial import AdversarialDetector
 from robustgen.detectors.calibrated import make
+from robustgen.detectors.codes import as_sampler
 from robustgen.evaluation.frechet import compare, embedding
 from robustgen.models.load import LoadedModel, load_model
 from robustgen_benchmarks.machine import describe_machine, versions_with
@@ -75,7 +76,7 @@ def main() -> None:
             detector = make(name, {"seed": seed, "preset": given.preset}).fit(train)
             assert isinstance(detector, AdversarialDetector)
             with torch.no_grad():
-                x = detector.sample(samples, seed)
+                x = as_sampler(detector, name).sample(samples, seed)
             course = {key: values[-1] for key, values in detector.course().items()}
             row = {
                 "detector": name,
