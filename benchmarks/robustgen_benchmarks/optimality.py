@@ -12,13 +12,16 @@ where rho* reaches 0, the optimality of an attack is
 0 where nothing was found. Inputs that no attack changed to be misclassified are left out, and counted.
 
 What runs, on the same inputs: attacks for the smallest change once, `--steps` steps each; Auto-PGD with `--rounds`
-times as many gradient passes a row. adv_lib's Auto-PGD is one for a given eps, run here as its own search for the
-smallest change (`minimal_apgd`) runs it: `--steps` steps in each of `--rounds` rounds of a bisection over eps, row by
-row, each round from other random points ((steps + 1) * rounds gradient passes a row, in L1 (steps + 3) * rounds).
-"robustgen apgd-ce" and "apgd-dlr" are robustgen's attack of that kind, `apgd-minimal` on either loss, with `--steps`
-and `--rounds` (steps * rounds gradient passes a row and one forward pass). "robustgen apgd-... in bisection" is
-robustgen's Auto-PGD for a given eps in the very bisection that adv_lib's is run in. The bisection is over the logarithm
-of eps, better than adv_lib's over eps itself: its ends are the same for both.
+times as many gradient passes a row, in a search for the smallest change:
+
+- "adv_lib apgd-ce" and "apgd-dlr" are its attack for a given eps, in `--rounds` rounds of `--steps` steps of a
+  bisection over eps, row by row, each round from other random points, as in its own `minimal_apgd`; but over the
+  logarithm of eps, which comes nearer at small sizes. That is (steps + 1) * rounds gradient passes a row, in L1
+  (steps + 3) * rounds.
+- "robustgen apgd-ce" and "apgd-dlr" are its attack for the smallest change, `apgd-minimal` with either loss, `--steps`
+  and `--rounds`: steps * rounds gradient passes a row and one forward pass.
+- With `--in-bisection`, "robustgen apgd-ce in bisection" and "apgd-dlr in bisection" are its attack for a given eps in
+  the very bisection that adv_lib's runs in.
 
     python -m robustgen_benchmarks.optimality --data fashion-mnist --victims victims --out optimality.json
 
@@ -132,7 +135,7 @@ def bisected(within: Within, norm: Norm, rounds: int, seed: int) -> Run:
     return run
 
 
-def attacks(norm: Norm, size: int, rounds: int, seed: int) -> dict[str, Callable[[], Run]]:
+def attacks(norm: Norm, size: int, rounds: int, seed: int, in_bisection: bool = False) -> dict[str, Callable[[], Run]]:
     """The attacks to compare in `norm`, each made when called, because adv_lib may not be there."""
     order = ORDER[norm]
     found: dict[str, Callable[[], Run]] = {}
@@ -150,6 +153,8 @@ def attacks(norm: Norm, size: int, rounds: int, seed: int) -> dict[str, Callable
         minimal = partial(MinimalAPGD, objective=Misclassify(function), rounds=rounds, seed=seed)
         found[f"robustgen apgd-{loss}"] = partial(ours, minimal, norm, size)
         found[f"adv_lib apgd-{loss}"] = lambda n=loss: bisected(theirs_within(n, norm, size), norm, rounds, seed)  # type: ignore[misc]
+        if not in_bisection:
+            continue
         found[f"robustgen apgd-{loss} in bisection"] = lambda f=function: bisected(  # type: ignore[misc]
             ours_within(f, norm, size), norm, rounds, seed
         )
@@ -206,12 +211,13 @@ def measure(
     rounds: int,
     size: int,
     seed: int,
+    in_bisection: bool = False,
     parts: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """All attacks of one norm on one victim; `parts`: the beginning of the files that keep what they find."""
     found: dict[str, dict[str, Any]] = {}
     d: dict[str, Tensor] = {}
-    for name, make in attacks(norm, size, rounds, seed).items():
+    for name, make in attacks(norm, size, rounds, seed, in_bisection).items():
         torch.manual_seed(seed)  # for adv_lib, which draws from the global generator
         try:
             run = make()
@@ -268,6 +274,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("plain", "adversarial"), default=["plain", "adversarial"])
     parser.add_argument("--norms", nargs="+", choices=tuple(ORDER), default=list(ORDER))
     parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--in-bisection", action="store_true", help="robustgen's apgd for a given eps there, too")
     parser.add_argument("--parts", type=Path, help="folder that keeps what each attack found, for a run that goes on")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -277,7 +284,9 @@ def main() -> None:
     stored: dict[str, Any] = {
         "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
         f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
-        f"--seed {given.seed} --only {' '.join(given.only)} --norms {' '.join(given.norms)}",
+        f"--seed {given.seed} --only {' '.join(given.only)} --norms {' '.join(given.norms)}"
+        + " --in-bisection"
+        * given.in_bisection,
         "date": datetime.now(UTC).date().isoformat(),
         "data_sha256": source.spec.sha256,
         "machine": describe_machine(),
@@ -286,13 +295,14 @@ def main() -> None:
     }
     chosen = victims(source, given.victims)
     if given.parts is not None:
-        numbers = {name: getattr(given, name) for name in ("n", "steps", "rounds", "batch_size", "seed")}
+        settings = {name: getattr(given, name) for name in ("n", "steps", "rounds", "batch_size", "seed")}
         weights = {name: state_digest(network.state_dict()) for name, network in chosen.items()}
-        resumed(given.parts, numbers | {"data": source.spec.sha256, "victims": weights})
+        resumed(given.parts, settings | {"data": source.spec.sha256, "victims": weights})
     for name, network in ((name, chosen[name]) for name in given.only):
         for norm in given.norms:
             parts = None if given.parts is None else given.parts / f"{name}_{norm}"
-            found = measure(network, *inputs, norm, given.steps, given.rounds, given.batch_size, given.seed, parts)
+            numbers = (given.steps, given.rounds, given.batch_size, given.seed, given.in_bisection)
+            found = measure(network, *inputs, norm, *numbers, parts)
             stored["results"].append({"victim": name, "norm": norm, "attacks": found})
             sys.stdout.write(table(name, norm, given.n, given.steps, found))
             sys.stdout.flush()
