@@ -89,7 +89,7 @@ class Narrowing:
         return point.index_put((over,), start)
 
     def _next_round(self, clean: Tensor, state: dict[str, Tensor], won: Tensor, step: Tensor) -> Tensor:
-        """Choose the next round's ball and start, for rows whose last is over."""
+        """The next start, in a ball that it chooses, of rows whose round is over; `state` is changed to theirs."""
         again = ~won & state["known"] & (step < self.random_until)  # the same ball, from a random start
         state["known"] = ~again & state["high"].isfinite()
         state["round"] = state["round"] + 1
@@ -100,7 +100,7 @@ class Narrowing:
         near = self.threat.project(state["nearest"], clean, state["radius"])
         start = torch.where(each(state["known"], start), near, start)
         size = self.ascent.stride * state["radius"]
-        state |= self.ascent.started(start, clean, torch.where(state["known"], size / SETTLED_STEPS, size))
+        state.update(self.ascent.started(start, clean, torch.where(state["known"], size / SETTLED_STEPS, size)))
         return start
 
     def _radius(self, state: dict[str, Tensor], given_up: Tensor) -> Tensor:
