@@ -118,10 +118,11 @@ class Narrowing:
 class MinimalAPGD(Attack):
     """The smallest change that Auto-PGD finds in Linf, L2 or L1, each row with balls of its own.
 
-    `rounds` * `steps` passes a row in all, as many as a bisection over eps with `rounds` rounds of `steps` steps takes;
+    `rounds` * `steps` passes a row in all, no more than a bisection over eps in `rounds` rounds of `steps` steps takes;
     a round has `steps` at the most, so that rows have as many rounds as that leaves room for. `mode`: "minimal" takes
     all of them and returns the nearest success, "evaluate" stops a row at its first success within eps.
 
+    >>> import torch
     >>> model = torch.nn.Linear(2, 2)
     >>> x, y = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
     >>> attack = MinimalAPGD(threat=ThreatModel("l2", eps=1.0), steps=5, rounds=2)
