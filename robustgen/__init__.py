@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustgen.artifacts import read_artifact, staged
     from robustgen.attacks.apgd import APGD, APGDDLR, APGDT
+    from robustgen.attacks.apgd_minimal import MinimalAPGD
     from robustgen.attacks.art import art_classifier, as_evasion_attack
     from robustgen.attacks.auto_attack import AutoAttack
     from robustgen.attacks.base import Attack, AttackResult
@@ -56,6 +57,7 @@ _HOME = {
         "APGDDLR",
         "APGDT",
     ),
+    "attacks.apgd_minimal": ("MinimalAPGD",),
     "attacks.auto_attack": ("AutoAttack",),
     "attacks.bim": ("BIM",),
     "attacks.carlini_wagner": ("CarliniWagner",),

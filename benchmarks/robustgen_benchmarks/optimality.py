@@ -9,11 +9,23 @@ where rho* reaches 0, the optimality of an attack is
       = 1 - mean(min(d, eps0) - d*) / (rho(0) eps0 - mean(d*))
 
 (Cinà, Rony et al. 2025, "AttackBench", arXiv 2404.19460, local optimality): 1 where every change is the smallest known,
-0 where nothing was found. Inputs that no attack changed to be misclassified are left out, and counted. Attacks for the
-smallest change run once, `--steps` steps each; attacks for a given eps run `--steps` steps in each of `--rounds` rounds
-of a bisection over eps, row by row on the same grid for both libraries, as adv_lib's own search does.
+0 where nothing was found. Inputs that no attack changed to be misclassified are left out, and counted.
+
+What runs, on the same inputs: attacks for the smallest change once, `--steps` steps each; Auto-PGD with `--rounds`
+times as many gradient passes a row, in a search for the smallest change:
+
+- "adv_lib apgd-ce" and "apgd-dlr" are its attack for a given eps, in `--rounds` rounds of `--steps` steps of a
+  bisection over eps, row by row, each round from other random points, as in its own `minimal_apgd`; but over the
+  logarithm of eps, which comes nearer at small sizes. That is (steps + 1) * rounds gradient passes a row, in L1
+  (steps + 3) * rounds.
+- "robustgen apgd-ce" and "apgd-dlr" are its attack for the smallest change, `apgd-minimal` with either loss, `--steps`
+  and `--rounds`: steps * rounds gradient passes a row and one forward pass.
+- With `--in-bisection`, "robustgen apgd-ce in bisection" and "apgd-dlr in bisection" are its attack for a given eps in
+  the very bisection that adv_lib's runs in.
 
     python -m robustgen_benchmarks.optimality --data fashion-mnist --victims victims --out optimality.json
+
+With `--parts` a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,19 +35,24 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.artifacts import to_json
+from robustgen import runtime
+from robustgen.artifacts import state_digest, to_json, write_atomically
 from robustgen.attacks.apgd import APGD
+from robustgen.attacks.apgd_minimal import MinimalAPGD
 from robustgen.attacks.base import Attack
 from robustgen.attacks.ddn import DDN
 from robustgen.attacks.fmn import FMN
 from robustgen.attacks.sigma_zero import SigmaZero
 from robustgen.data.load import load
+from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, cross_entropy, dlr
 from robustgen.threat import Norm, ThreatModel
 from robustgen_benchmarks.machine import describe_machine, versions_with
@@ -118,7 +135,7 @@ def bisected(within: Within, norm: Norm, rounds: int, seed: int) -> Run:
     return run
 
 
-def attacks(norm: Norm, size: int, rounds: int, seed: int) -> dict[str, Callable[[], Run]]:
+def attacks(norm: Norm, size: int, rounds: int, seed: int, in_bisection: bool = False) -> dict[str, Callable[[], Run]]:
     """The attacks to compare in `norm`, each made when called, because adv_lib may not be there."""
     order = ORDER[norm]
     found: dict[str, Callable[[], Run]] = {}
@@ -133,8 +150,14 @@ def attacks(norm: Norm, size: int, rounds: int, seed: int) -> dict[str, Callable
         found["robustgen ddn"] = partial(ours, DDN, norm, size)
         found["adv_lib ddn"] = lambda: theirs(from_adv_lib("ddn"), size, levels=None)
     for loss, function in (("ce", cross_entropy), ("dlr", dlr)) if rounds else ():
-        found[f"robustgen apgd-{loss}"] = lambda f=function: bisected(ours_within(f, norm, size), norm, rounds, seed)  # type: ignore[misc]
+        minimal = partial(MinimalAPGD, objective=Misclassify(function), rounds=rounds, seed=seed)
+        found[f"robustgen apgd-{loss}"] = partial(ours, minimal, norm, size)
         found[f"adv_lib apgd-{loss}"] = lambda n=loss: bisected(theirs_within(n, norm, size), norm, rounds, seed)  # type: ignore[misc]
+        if not in_bisection:
+            continue
+        found[f"robustgen apgd-{loss} in bisection"] = lambda f=function: bisected(  # type: ignore[misc]
+            ours_within(f, norm, size), norm, rounds, seed
+        )
     return found
 
 
@@ -153,20 +176,56 @@ def optimality(d: Tensor, best: Tensor) -> float:
     return (1 - excess / ((best > 0).double().mean() * eps0 - best.mean())).item()
 
 
+def once(part: Path | None, find: Callable[[], Tensor]) -> Tensor:
+    """What `find` gives (n,), or gave an earlier run, which left it in `part`."""
+    if part is not None and part.exists():
+        return torch.from_numpy(np.load(part, allow_pickle=False))
+    found = find()
+    if part is not None:
+        write_atomically(part, lambda path: path.write_bytes(_npy(found)), force=True)
+    return found
+
+
+def _npy(values: Tensor) -> bytes:
+    file = BytesIO()
+    np.save(file, values.numpy(), allow_pickle=False)
+    return file.getvalue()
+
+
+def resumed(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make `folder` that of a run with these settings. Raises `UsageError` where it holds another's parts."""
+    told = folder / "settings.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not told.exists():
+        told.write_text(to_json(settings) + "\n", encoding="utf-8")
+    if told.read_text(encoding="utf-8") != to_json(settings) + "\n":
+        raise UsageError(f"{folder} holds parts of another run (its settings.json): choose another --parts")
+
+
 def measure(
-    network: nn.Module, x: Tensor, y: Tensor, norm: Norm, steps: int, rounds: int, size: int, seed: int
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    norm: Norm,
+    steps: int,
+    rounds: int,
+    size: int,
+    seed: int,
+    in_bisection: bool = False,
+    parts: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """All attacks of one norm on one victim."""
+    """All attacks of one norm on one victim; `parts`: the beginning of the files that keep what they find."""
     found: dict[str, dict[str, Any]] = {}
     d: dict[str, Tensor] = {}
-    for name, make in attacks(norm, size, rounds, seed).items():
+    for name, make in attacks(norm, size, rounds, seed, in_bisection).items():
         torch.manual_seed(seed)  # for adv_lib, which draws from the global generator
         try:
             run = make()
         except ModuleNotFoundError as error:
             found[name] = {"missing": f"{error.name} is not installed"}
             continue
-        d[name] = sizes(network, x, y, run(network, x, y, steps), norm)
+        part = None if parts is None else parts.with_name(f"{parts.name}_{name.replace(' ', '_')}.npy")
+        d[name] = once(part, lambda run=run: sizes(network, x, y, run(network, x, y, steps), norm))  # type: ignore[misc]
         sys.stderr.write(f"{norm} {name} done\n")
     best = torch.stack(list(d.values())).amin(0)
     known = best.isfinite()
@@ -215,14 +274,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("plain", "adversarial"), default=["plain", "adversarial"])
     parser.add_argument("--norms", nargs="+", choices=tuple(ORDER), default=list(ORDER))
     parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--in-bisection", action="store_true", help="robustgen's apgd for a given eps there, too")
+    parser.add_argument("--parts", type=Path, help="folder that keeps what each attack found, for a run that goes on")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    runtime.keep_freed_memory()
     source = load(given.data)
     inputs = first(source, given.n)
     stored: dict[str, Any] = {
         "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
         f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
-        f"--seed {given.seed} --only {' '.join(given.only)} --norms {' '.join(given.norms)}",
+        f"--seed {given.seed} --only {' '.join(given.only)} --norms {' '.join(given.norms)}"
+        + " --in-bisection"
+        * given.in_bisection,
         "date": datetime.now(UTC).date().isoformat(),
         "data_sha256": source.spec.sha256,
         "machine": describe_machine(),
@@ -230,9 +294,15 @@ def main() -> None:
         "results": [],
     }
     chosen = victims(source, given.victims)
+    if given.parts is not None:
+        settings = {name: getattr(given, name) for name in ("n", "steps", "rounds", "batch_size", "seed")}
+        weights = {name: state_digest(network.state_dict()) for name, network in chosen.items()}
+        resumed(given.parts, settings | {"data": source.spec.sha256, "victims": weights})
     for name, network in ((name, chosen[name]) for name in given.only):
         for norm in given.norms:
-            found = measure(network, *inputs, norm, given.steps, given.rounds, given.batch_size, given.seed)
+            parts = None if given.parts is None else given.parts / f"{name}_{norm}"
+            numbers = (given.steps, given.rounds, given.batch_size, given.seed, given.in_bisection)
+            found = measure(network, *inputs, norm, *numbers, parts)
             stored["results"].append({"victim": name, "norm": norm, "attacks": found})
             sys.stdout.write(table(name, norm, given.n, given.steps, found))
             sys.stdout.flush()

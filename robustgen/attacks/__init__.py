@@ -14,6 +14,10 @@ ATTACKS = {
     "apgd-ce": Entry("robustgen.attacks.apgd:APGD", "PGD that chooses its own steps, on cross-entropy (Croce 2020)"),
     "apgd-dlr": Entry("robustgen.attacks.apgd:APGDDLR", "the same on the difference of logits ratio (Croce 2020)"),
     "apgd-t": Entry("robustgen.attacks.apgd:APGDT", "the same towards one wrong class after another (Croce 2020)"),
+    "apgd-minimal": Entry(
+        "robustgen.attacks.apgd_minimal:MinimalAPGD",
+        "smallest change, by apgd in balls that close in on it (Croce 2020)",
+    ),
     "fab": Entry("robustgen.attacks.fab:FAB", "smallest change, along the linearised boundary (Croce 2020)"),
     "fab-t": Entry("robustgen.attacks.fab:FABT", "the same towards one wrong class after another (Croce 2020)"),
     "square": Entry(

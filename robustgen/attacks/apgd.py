@@ -44,8 +44,12 @@ class Adaptive:
 
     At a checkpoint a row halves its step and goes back to its best point if its value rose in at most a share `rho` of
     the window's steps, or if the last checkpoint changed nothing and no better point came since. Values are compared
-    with the step before, the very first with 0, as the authors' program does.
+    with the step before, the very first with 0, as the authors' program does. A state with `radius` (m,) gives each row
+    a ball of its own instead of eps.
     """
+
+    stride = 2.0
+    """The first steps' length, in radii."""
 
     def __init__(self, threat: ThreatModel, steps: int, rho: float, seed: int | None, device: torch.device) -> None:
         self.threat, self.rho, self.seed = threat, rho, seed
@@ -54,9 +58,13 @@ class Adaptive:
         self.pull[0] = 1  # there is no motion yet
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
-        start = clean if self.seed is None else self._start(clean, sample_keys(clean, self.seed), restart)
-        none = torch.full_like(clean.flatten(1)[:, 0], -torch.inf)
-        return start, {
+        start = clean if self.seed is None else self.scattered(clean, sample_keys(clean, self.seed), restart)
+        return start, self.started(start, clean, torch.full_like(clean.flatten(1)[:, 0], self.stride * self.threat.eps))
+
+    def started(self, start: Tensor, clean: Tensor, size: Tensor) -> dict[str, Tensor]:
+        """The state of rows that begin at `start` with steps of `size` (m,)."""
+        none = torch.full_like(size, -torch.inf)
+        return {
             "before": start,
             "best": start,
             "best_gradient": torch.zeros_like(start),
@@ -64,7 +72,7 @@ class Adaptive:
             "best_at_check": none,
             "value": -none,  # so that the first look is no rise
             "rises": torch.zeros_like(none),
-            "size": torch.full_like(none, 2 * self.threat.eps),
+            "size": size,
             "halved": torch.ones_like(none, dtype=torch.bool),
         }
 
@@ -81,7 +89,7 @@ class Adaptive:
             back = each(self._checked(state, window), point)
             point = torch.where(back, state["best"], point)
             gradient = torch.where(back, state["best_gradient"], gradient)
-        moved = self._moved(play.clean, point, gradient, each(state["size"], point), play.step, state["before"])
+        moved = self._moved(play, point, gradient, each(state["size"], point), state["before"])
         state["before"] = point
         return moved
 
@@ -96,33 +104,34 @@ class Adaptive:
         state["rises"] = torch.where(ends, 0, state["rises"])
         return halved
 
-    def _moved(
-        self, clean: Tensor, point: Tensor, gradient: Tensor, size: Tensor, step: Tensor, before: Tensor
-    ) -> Tensor:
+    def _moved(self, play: Play, point: Tensor, gradient: Tensor, size: Tensor, before: Tensor) -> Tensor:
         """Equations 3 and 4: a projected step, then `pull` of it with the rest from the last motion, projected."""
-        pull = each(self.pull[step], point).to(point.dtype)
+        clean, radius = play.clean, play.state.get("radius")
+        pull = each(self.pull[play.step], point).to(point.dtype)
         if self.threat.norm == "linf":
-            eps, low, high = self.threat.eps, self.threat.low, self.threat.high
+            eps = self.threat.eps if radius is None else each(radius, point)
+            low, high = self.threat.low, self.threat.high
             lowest, highest = (clean - eps).clamp_(min=low), (clean + eps).clamp_(max=high)
             ahead = torch.clamp(gradient.sign().mul_(size).add_(point), lowest, highest)
             mixed = ahead.sub_(point).mul_(pull).add_(point).add_((point - before).mul_(1 - pull))
             return torch.clamp(mixed, lowest, highest)
-        ahead = self._near(point + _unit(gradient).mul_(size), clean)
+        ahead = self._near(point + _unit(gradient).mul_(size), clean, radius)
         mixed = ahead.sub_(point).mul_(pull).add_(point).add_((point - before).mul_(1 - pull))
-        return self.threat.project(mixed, clean)
+        return self.threat.project(mixed, clean, radius)
 
-    def _near(self, point: Tensor, clean: Tensor) -> Tensor:
+    def _near(self, point: Tensor, clean: Tensor, radius: Tensor | None) -> Tensor:
         """Legal, and in L2 almost the nearest point: onto the ball and then onto the box, as the authors do throughout.
 
         That is enough on the way to the point that the exact projection gives, and takes a tenth of its time.
         """
         change = point - clean
-        length = torch.linalg.vector_norm(change.flatten(1), dim=1)
-        change.mul_(each((self.threat.eps / length.clamp(min=1e-30)).clamp(max=1), change))
+        length = torch.linalg.vector_norm(change.flatten(1), dim=1).clamp(min=1e-30)
+        share = (self.threat.eps if radius is None else radius) / length
+        change.mul_(each(share.clamp(max=1), change))
         return change.add_(clean).clamp_(self.threat.low, self.threat.high)
 
-    def _start(self, clean: Tensor, keys: Tensor, restart: int) -> Tensor:
-        """A random direction, as long as the ball allows."""
+    def scattered(self, clean: Tensor, keys: Tensor, restart: int, radius: Tensor | None = None) -> Tensor:
+        """Random starts: a direction, as far as the ball allows."""
         shape = tuple(clean.shape[1:])
         if self.threat.norm == "linf":
             noise = 2 * uniform(keys, shape, restart) - 1
@@ -130,8 +139,9 @@ class Adaptive:
         else:
             noise = normal(keys, shape, restart)
             size = torch.linalg.vector_norm(noise.flatten(1), dim=1)
-        noise = noise * each(self.threat.eps / size.clamp(min=1e-12), noise)
-        return self.threat.project(clean + noise.to(clean.dtype), clean)
+        share = (self.threat.eps if radius is None else radius) / size.clamp(min=1e-12)
+        noise = noise * each(share, noise)
+        return self.threat.project(clean + noise.to(clean.dtype), clean, radius)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,8 @@ class Sparse:
 
     A step of length `size` goes equally into the values of largest gradient, a share that follows from how many values
     the best point changes. Every 4 % of a stage's steps, a row whose best point has become sparser goes back to it at
-    full length; any other shortens its steps. The best point of a stage, projected, begins the next.
+    full length; any other shortens its steps. The best point of a stage, projected, begins the next. A state with
+    `radius` (m,) gives each row a ball of its own, of which the radii of `stages` are multiples.
     """
 
     def __init__(
@@ -84,23 +85,39 @@ class Sparse:
         self.stage, self.checks = torch.tensor(number, device=device), torch.tensor(checks, device=device)
         self.last = torch.tensor(last, device=device)
         self.radius = torch.empty(0, device=device)  # of each stage, as precise as the points: see begin
+        self.stride = stages[0].radius  # the first steps' length, where rows have radii of their own in these
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
         start, values = clean, clean.flatten(1)
         self.radius = clean.new_tensor([stage.radius for stage in self.stages])
-        none, longest = (torch.full_like(values[:, 0], value) for value in (-torch.inf, self.stages[0].radius))
+        longest = torch.full_like(values[:, 0], self.stages[0].radius)
         if self.seed is not None:
-            noise = normal(sample_keys(clean, self.seed), tuple(clean.shape[1:]), restart)
-            start = self._legal(clean + noise.to(clean.dtype), clean, longest)
-        told = self.seed is not None and len(self.stages) > 1
-        return start, {
+            start = self._scattered(clean, sample_keys(clean, self.seed), restart, longest)
+        state = self.started(start, clean, longest)
+        if self.seed is None or len(self.stages) == 1:
+            state["share"] = torch.full_like(longest, FIRST_SHARE)
+            state["changed"] = torch.ones_like(longest)
+        return start, state
+
+    def started(self, start: Tensor, clean: Tensor, size: Tensor) -> dict[str, Tensor]:
+        """The state of rows that begin at `start` with steps of `size` (m,), as sparse as the start suggests."""
+        share = self._share(start, clean)
+        return {
             "best": start,
             "best_gradient": torch.zeros_like(start),
-            "best_value": none,
-            "size": longest,
-            "share": self._share(start, clean) / SPARSER if told else torch.full_like(none, FIRST_SHARE),
-            "changed": self._share(start, clean) if told else torch.ones_like(none),
+            "best_value": torch.full_like(size, -torch.inf),
+            "size": size,
+            "share": share / SPARSER,
+            "changed": share,
         }
+
+    def scattered(self, clean: Tensor, keys: Tensor, restart: int, radius: Tensor) -> Tensor:
+        """Random starts in the first stage's ball, where rows have a `radius` (m,) of their own."""
+        return self._scattered(clean, keys, restart, self.radius[0] * radius)
+
+    def _scattered(self, clean: Tensor, keys: Tensor, restart: int, longest: Tensor) -> Tensor:
+        noise = normal(keys, tuple(clean.shape[1:]), restart)
+        return self._legal(clean + noise.to(clean.dtype), clean, longest)
 
     def move(self, play: Play, seen: Seen) -> Tensor:
         state, point, gradient = play.state, play.point, seen.gradient
@@ -111,11 +128,11 @@ class Sparse:
         state["best_gradient"] = torch.where(each(better, point), gradient, state["best_gradient"])
         stage, checks, last = self.stage[play.step], self.checks[play.step], self.last[play.step]
         if checks.any():
-            back = each(self._checked(state, play.clean, checks, self.radius[stage]), point)
+            back = each(self._checked(state, play.clean, checks, self._reach(state, stage)), point)
             point = torch.where(back, state["best"], point)
             gradient = torch.where(back, state["best_gradient"], gradient)
         moved = torch.where(each(last, point), state["best"], point + _spread(gradient, state["share"], state["size"]))
-        radius = self.radius[stage + last]
+        radius = self._reach(state, stage + last)
         moved = self._legal(moved, play.clean, radius)
         if last.any():
             share = self._share(moved, play.clean)
@@ -127,6 +144,11 @@ class Sparse:
             ):
                 state[name] = torch.where(last, fresh, state[name])
         return moved
+
+    def _reach(self, state: dict[str, Tensor], stage: Tensor) -> Tensor:
+        """(m,) how far each row may go in its stage."""
+        reach = self.radius[stage]
+        return reach * state["radius"] if "radius" in state else reach
 
     def _legal(self, point: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
         """The projection, as what has to be added to the change.

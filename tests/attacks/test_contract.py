@@ -21,6 +21,7 @@ SHORT: dict[str, dict[str, int]] = {
     "apgd-ce": {"steps": 20},
     "apgd-dlr": {"steps": 20},
     "apgd-t": {"steps": 12},
+    "apgd-minimal": {"steps": 10, "rounds": 3},
     "fab": {"steps": 12},
     "fab-t": {"steps": 12},
     "square": {"queries": 60},
