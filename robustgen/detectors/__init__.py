@@ -57,4 +57,12 @@ DETECTORS = {
         "robustgen.detectors.gan:GANDetector",
         "a GAN's discriminator, taught with corrupted inputs too, and its features and inversion",
     ),
+    "conditional-gan": Entry(
+        "robustgen.detectors.conditional_gan:ConditionalGANDetector",
+        "a GAN of each class whose discriminator knows wrong labels, asked about the class that a classifier predicts",
+    ),
+    "gat": Entry(
+        "robustgen.detectors.gat:GATDetector",
+        "the same trained against an attacker: holds best where the attacker knows it",
+    ),
 }

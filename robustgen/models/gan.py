@@ -76,13 +76,16 @@ class Discriminator(nn.Module):
             found = found + self.labels(features).gather(1, y[:, None])[:, 0]
         return found
 
-    def every(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        """The numbers of each input with every label."""
+    def judge_every(self, features: Float[Tensor, "n k"]) -> Float[Tensor, "n classes"]:
+        """The numbers that belong to features with every label."""
         if self.labels is None:
             raise UsageError("this discriminator knows no labels")
-        features = self.features(x)
         found: Tensor = self.head(features) + self.labels(features)
         return found
+
+    def every(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """The numbers of each input with every label."""
+        return self.judge_every(self.features(x))
 
     def forward(self, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         return self.judge(self.features(x), y)

@@ -28,6 +28,8 @@ QUICK = {
     "simhash": {"epochs": 20},
     "vae": {"epochs": 8},
     "conditional-vae": {"epochs": 8},
+    "conditional-gan": {"steps": 150},
+    "gat": {"steps": 100},
     **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
 }
 
@@ -112,8 +114,8 @@ def test_unfit_use_is_refused(generator: torch.Generator) -> None:
 def fitted() -> dict[str, CalibratedDetector]:
     source = load("digits")
     config = {"arch": "small-cnn", "shape": [1, 8, 8], "classes": list(source.spec.classes)}
-    judge = LoadedModel(build("small-cnn", (1, 8, 8), 10), "victim", "a" * 64, source.spec, config)
-    models = {"conditional-vae": judge}
+    judge = LoadedModel(_classifier(source), "victim", "a" * 64, source.spec, config)
+    models = {"conditional-vae": judge, "conditional-gan": judge, "gat": judge}
     return {
         name: CalibratedDetector.fit(name, source, fpr=0.05, options=QUICK.get(name, {}), model=models.get(name))
         for name in DETECTORS
