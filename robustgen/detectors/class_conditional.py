@@ -168,6 +168,14 @@ class ClassConditionalDetector(Detector, ABC):
         return labels_for(x, condition, self.classes or 0, self._name)
 
     @final
+    def panel(
+        self, x: Float[Tensor, "n *shape"], condition: Int64[Tensor, " n"] | None = None
+    ) -> dict[str, Float[Tensor, " n"]]:
+        """Each reading of the score by itself and by name, in its own unit."""
+        pairs = Pairs(self.discriminator, self.standardised(x), self._labels(x, condition))
+        return dict(zip(self._scores.split("+"), self.combination.apart(pairs), strict=True))
+
+    @final
     def critic(self, x: Float[Tensor, "n *shape"], condition: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """D(x, y): high for real inputs with their own labels."""
         found: Tensor = self.discriminator(self.standardised(x), self._labels(x, condition))

@@ -127,6 +127,9 @@ def test_readings_are_what_they_say(gan: ClassConditionalDetector, generator: to
     centre, scale = gan.combination.centre[:, None], gan.combination.scale[:, None]
     torch.testing.assert_close(gan.score(x, y), ((apart - centre) / scale).sum(0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gan.critic(x, y), own)
+    panel = gan.panel(x, y)
+    assert list(panel) == ["logit", "contrast", "knn"]
+    torch.testing.assert_close(torch.stack(list(panel.values())), apart, atol=1e-4, rtol=1e-4)
 
 
 def test_other_scores_keep_the_contract() -> None:
