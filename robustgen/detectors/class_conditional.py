@@ -28,7 +28,7 @@ from robustgen.training.plan import game_recipe
 from robustgen.training.two_players import Game, GameRecipe, Round, play
 
 _FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector
-_JUDGED = 300  # held-out inputs that a round is judged on
+_JUDGED = 200  # held-out inputs that a round is judged on
 
 
 class ClassConditionalDetector(Detector, ABC):
@@ -36,11 +36,12 @@ class ClassConditionalDetector(Detector, ABC):
     (Mirza, Osindero 2014), trained against each other on labelled normal inputs. Subclasses bring the game.
 
     The score's condition is the label that a classifier predicts. `classes`: how many labels there are; None = as many
-    as the training data has, known once fitted. `negatives`: corruptions of normal inputs that count as fakes
-    (see `training.negatives`), joined by "+", "none", or "auto". `scores`: readings joined by "+" (see `label_scores`),
-    or "auto". `code`: width of the generator's input beside the label; `width`: of the networks. `preset`: how long to
-    play, "fast", "default" or "best"; `steps`: turns of both players instead. About a tenth of the training inputs, at
-    most about 2,000, is held out: the round whose discriminator tells wrong pairs made of them best is kept.
+    as the training data has, known once fitted. `negatives`: corruptions of normal inputs that count as fakes (see
+    `training.negatives`), joined by "+", "none", or "auto". `scores`: readings joined by "+" or "|" (see
+    `LabelScores`), or "auto". `code`: width of the generator's input beside the label; `width`: of the networks.
+    `preset`: how long to play, "fast", "default" or "best"; `steps`: turns of both players instead. About a tenth of
+    the training inputs, at most about 2,000, is held out: the round whose discriminator tells wrong pairs made of them
+    best is kept.
     """
 
     conditional = True
@@ -49,7 +50,8 @@ class ClassConditionalDetector(Detector, ABC):
     combination: LabelScores
     rounds: Tensor
     by_default: ClassVar[str]
-    spectral: ClassVar[bool]
+    spectral: ClassVar[bool] = True
+    pooled: ClassVar[bool] = False
     turns: ClassVar[Mapping[str, int]]
     """How many each preset plays."""
 
@@ -108,7 +110,7 @@ class ClassConditionalDetector(Detector, ABC):
         self._negatives(shape)  # those that do not exist or do not fit are said now
         with seeded(self.seed):
             self.discriminator = Discriminator(
-                shape, width=self.width, classes=self.classes, spectral=self.spectral
+                shape, width=self.width, classes=self.classes, spectral=self.spectral, pooled=self.pooled
             ).to(device)
             self.generator = Generator(shape, self.code, width=self.width, classes=self.classes, bounded=image).to(
                 device
@@ -173,7 +175,7 @@ class ClassConditionalDetector(Detector, ABC):
     ) -> dict[str, Float[Tensor, " n"]]:
         """Each reading of the score by itself and by name, in its own unit."""
         pairs = Pairs(self.discriminator, self.standardised(x), self._labels(x, condition))
-        return dict(zip(self._scores.split("+"), self.combination.apart(pairs), strict=True))
+        return dict(zip(self.combination.names, self.combination.apart(pairs), strict=True))
 
     @final
     def critic(self, x: Float[Tensor, "n *shape"], condition: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:

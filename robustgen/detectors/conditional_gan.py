@@ -31,7 +31,6 @@ class ConditionalGANDetector(ClassConditionalDetector):
 
     _name = "conditional-gan"
     by_default: ClassVar[str] = "logit+contrast"
-    spectral: ClassVar[bool] = True
     turns: ClassVar[Mapping[str, int]] = {"fast": 400, "default": 2000, "best": 10_000}
 
     def __init__(

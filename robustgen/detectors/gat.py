@@ -12,7 +12,8 @@ from torch import Tensor
 from robustgen.detectors.class_conditional import ClassConditionalDetector
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
-from robustgen.training.labelled_games import LabelledGame, WorstCaseGame, refusal, towards, wrong_labels
+from robustgen.objectives import margin
+from robustgen.training.labelled_games import LabelledGame, WorstCaseGame, towards, wrong_labels
 from robustgen.training.two_players import Game
 
 _JUDGING = 10  # steps of the attack on held-out inputs
@@ -21,7 +22,8 @@ _JUDGING = 10  # steps of the attack on held-out inputs
 @final
 class GATDetector(ClassConditionalDetector):
     """A discriminator of inputs given their labels, trained on labelled normal inputs against inputs of other classes
-    that an attacker pushes towards the label (Yin, Kolouri, Rohde 2020, "GAT"), beside a generator's and spoilt ones.
+    that an attacker pushes towards the label (after Yin, Kolouri, Rohde 2020, "GAT"), against a generator's and against
+    spoilt ones: see `WorstCaseGame`.
 
     `eps`: the largest change of a value (Linf) that it is trained against, in input units; `pushes`: the attacker's
     steps in training. `negatives`: corruptions of normal inputs that count as fakes (see `training.negatives`), joined
@@ -29,15 +31,16 @@ class GATDetector(ClassConditionalDetector):
     """
 
     _name = "gat"
-    by_default: ClassVar[str] = "logit"
+    by_default: ClassVar[str] = "contrast|logit"
     spectral: ClassVar[bool] = False  # attacked inputs do its work
+    pooled: ClassVar[bool] = True
     turns: ClassVar[Mapping[str, int]] = {"fast": 250, "default": 1500, "best": 7500}
 
     def __init__(
         self,
         classes: int | None = None,
         eps: float = 0.1,
-        pushes: int = 4,
+        pushes: int = 2,
         negatives: str = "auto",
         scores: str = "auto",
         code: int = 64,
@@ -66,14 +69,14 @@ class GATDetector(ClassConditionalDetector):
         )
 
     def _judge(self, x: Tensor, y: Tensor, game: LabelledGame) -> Callable[[Game], float]:
-        """AUROC of -D on held-out inputs that an attacker has pushed towards the most fitting wrong class."""
+        """AUROC of the contrast on held-out inputs that an attacker has pushed towards the most fitting wrong class."""
         assert isinstance(game, WorstCaseGame)
 
         def judge(played: Game) -> float:
             numbers = self.discriminator.every(x)
             target = wrong_labels(numbers, y, 1.0, torch.Generator().manual_seed(self.seed))
-            pushed = game.pushed(x, target, game.total, _JUDGING)
-            normal, attacked = refusal(numbers, y), -self.discriminator(pushed, target)
+            pushed = self.discriminator.every(game.pushed(x, target, game.total, _JUDGING))
+            normal, attacked = margin(numbers, y), margin(pushed, target)
             return auroc(normal.double().cpu().numpy(), attacked.double().cpu().numpy()).value
 
         return judge

@@ -112,8 +112,9 @@ READINGS: dict[str, type[Reading]] = {"logit": Logit, "contrast": Contrast, "knn
 
 @final
 class LabelScores(nn.Module):
-    """The sum of readings joined by "+" in `names`, each in robust deviations from its median on held-out normal
-    inputs. One alone keeps its own unit. Raises `UsageError` for names that do not exist.
+    """Readings in robust deviations from their medians on held-out normal inputs: their sum for names joined by "+",
+    the largest for names joined by "|" (an attacker then has to pass each of them). One alone keeps its own unit.
+    Raises `UsageError` for names that do not exist.
     """
 
     centre: Tensor
@@ -121,18 +122,19 @@ class LabelScores(nn.Module):
 
     def __init__(self, names: str) -> None:
         super().__init__()
-        chosen = names.split("+")
-        for name in chosen:
+        self.largest = "|" in names
+        self.names = names.split("|" if self.largest else "+")
+        for name in self.names:
             if name not in READINGS:
                 raise UsageError(
-                    f"a score is made of {', '.join(READINGS)}, joined by +, but {name!r} came: for example "
-                    "logit+contrast"
+                    f"a score is made of {', '.join(READINGS)}, all joined by + or all by |, but {name!r} came: for "
+                    "example logit+contrast"
                 )
-        if len(set(chosen)) < len(chosen):
+        if len(set(self.names)) < len(self.names):
             raise UsageError(f"each part of a score counts once, but {names!r} came")
-        self.readings = nn.ModuleDict({name: READINGS[name]() for name in chosen})
-        self.register_buffer("centre", torch.zeros(len(chosen)))
-        self.register_buffer("scale", torch.ones(len(chosen)))
+        self.readings = nn.ModuleDict({name: READINGS[name]() for name in self.names})
+        self.register_buffer("centre", torch.zeros(len(self.names)))
+        self.register_buffer("scale", torch.ones(len(self.names)))
 
     def prepare(self, training: PairBatches, held_out: PairBatches) -> None:
         """Fit the readings to `training` pairs, and their units to `held_out` ones."""
@@ -150,4 +152,5 @@ class LabelScores(nn.Module):
         apart = self.apart(pairs)
         if len(apart) == 1:
             return apart[0]
-        return ((apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]).sum(0)
+        deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
+        return deviations.amax(0) if self.largest else deviations.sum(0)

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy, softplus
 
 from robustgen.attacks.pgd import PGD
 from robustgen.data.labelled import unpacked
 from robustgen.models.gan import Discriminator, Generator
-from robustgen.objectives import Misclassify
+from robustgen.objectives import Misclassify, margin
 from robustgen.threat import ThreatModel
 from robustgen.training.gan import critic_terms, maker_term, spread
 from robustgen.training.negatives import Corrupt
@@ -110,16 +110,20 @@ class MatchingGame(LabelledGame):
 
 @final
 class WorstCaseGame(LabelledGame):
-    """Real inputs against inputs of other classes that an attacker has pushed towards the label (Yin, Kolouri, Rohde
-    2020, "GAT: generative adversarial training for adversarial example detection and robust classification"): only
-    what has a wrong label is attacked, since no attacker wants to be caught with a right one. A fourth of the real
-    inputs carries noise, which is no attack: else the discriminator takes any noise for one.
+    """Real inputs against inputs of other classes that an attacker has pushed towards the label (after Yin, Kolouri,
+    Rohde 2020, "GAT: generative adversarial training for adversarial example detection and robust classification"):
+    only what has a wrong label is attacked, since no attacker wants to be caught with a right one.
 
-    Fakes are few: they cost as much as attacked inputs and teach less. `attack`: see `towards`; its size grows from 0
-    over the first third of `total` turns. `rest`: what fakes and `negatives` together weigh beside attacked inputs.
+    A pushed input's own label must still fit it best, by cross-entropy over the labels: a binary loss on the label
+    alone can be met by taking any noise for an attack. Binary losses (real or not) are for inputs under their own
+    labels, fakes and `negatives`, which are few, as they teach less than attacked inputs.
+
+    `attack`: see `towards`; its size grows from 0 over the first third of `total` turns. `rest`: what real inputs,
+    fakes and `negatives` weigh together, and `clean` what the labels of inputs as they come weigh, beside attacked
+    ones.
     """
 
-    apart: ClassVar[int] = 2
+    apart: ClassVar[int] = 4
 
     def __init__(
         self,
@@ -130,38 +134,31 @@ class WorstCaseGame(LabelledGame):
         attack: PGD,
         total: int,
         rest: float = 0.5,
+        clean: float = 0.5,
         negatives: Corrupt | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(discriminator, generator, shape, negatives=negatives, seed=seed)
-        self.attack, self.total, self.rest = attack, total, rest
+        self.attack, self.total, self.rest, self.clean = attack, total, rest, clean
 
     def _critic_loss(self, x: Tensor, y: Tensor, fake: Tensor, step: int, random: torch.Generator) -> Tensor:
         with torch.no_grad():
             numbers = self.discriminator.every(x).scatter(1, y[:, None], -torch.inf)
             # a class by how well it already fits: what is far from every other class teaches little
             target = torch.multinomial(numbers.softmax(1).cpu(), 1, generator=random)[:, 0].to(x.device)
-        pushed = self.pushed(x, target, step)
-        own = y[:: self.apart]
-        inputs, labels = [self._noisy(x, random), pushed, fake], [y, target, own]
+        own, inputs = y[:: self.apart], [x, self.pushed(x, target, step), fake]
         if self.negatives is not None:
             inputs.append(self.negatives(x[:: self.apart], random))
-            labels.append(own)
-        judged = self.discriminator(torch.cat(inputs), torch.cat(labels))
-        real, wrong, made, *spoilt = judged.split([len(part) for part in inputs])
-        self._told_apart(real, made)
-        self.facts["pushed"] = wrong.detach().mean()
-        others = torch.stack([softplus(part).mean() for part in (made, *spoilt)]).mean()
-        return softplus(-real).mean() + softplus(wrong).mean() + self.rest * others
-
-    def _noisy(self, x: Tensor, random: torch.Generator) -> Tensor:
-        """The inputs, every fourth one with random signs of up to half the attack's size on it."""
-        some, threat = x[::4], self.attack.threat
-        size = 0.5 * threat.eps * torch.rand(len(some), *[1] * (x.dim() - 1), generator=random)
-        signs = 2 * torch.randint(0, 2, some.shape, generator=random) - 1
-        noisy = x.clone()
-        noisy[::4] = (some + (size * signs).to(x)).clamp(threat.low, threat.high)
-        return noisy
+        every = self.discriminator.every(torch.cat(inputs))
+        clean, pushed, *others = every.split([len(part) for part in inputs])
+        real = clean.gather(1, y[:, None])[:, 0]
+        unreal = [part.gather(1, own[:, None])[:, 0] for part in others]
+        self._told_apart(real, unreal[0])
+        right = pushed.detach().argmax(1) == y
+        self.facts["own label held"] = right.to(x.dtype).mean()
+        labels = cross_entropy(pushed, y).mean() + self.clean * cross_entropy(clean, y).mean()
+        binary = softplus(-real).mean() + torch.stack([softplus(part).mean() for part in unreal]).mean()
+        return labels + self.rest * binary
 
     def pushed(self, x: Tensor, target: Tensor, step: int, pushes: int | None = None) -> Tensor:
         """The inputs as an attacker of the turn `step` changes them to be taken for the class `target`, in his own
@@ -178,10 +175,12 @@ class WorstCaseGame(LabelledGame):
 
 
 def towards(eps: float, low: float, high: float, steps: int) -> PGD:
-    """An attacker that makes a discriminator take inputs for the class given, `y`: PGD on D(x, y) itself."""
+    """An attacker that makes a discriminator find the class given, `y`, the most fitting one, by a margin: PGD on D(x,
+    y) - max over k != y of D(x, k).
+    """
     threat = ThreatModel("linf", eps, low, high)
     return PGD(
-        threat=threat, steps=steps, mode="last", objective=Misclassify(refusal, targeted=True), batch_size=1 << 20
+        threat=threat, steps=steps, mode="last", objective=Misclassify(margin, targeted=True), batch_size=1 << 20
     )
 
 

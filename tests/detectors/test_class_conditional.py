@@ -17,12 +17,13 @@ from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.class_conditional import ClassConditionalDetector
 from robustgen.detectors.conditional_gan import ConditionalGANDetector
 from robustgen.detectors.gat import GATDetector
-from robustgen.detectors.label_scores import READINGS
+from robustgen.detectors.label_scores import READINGS, LabelScores, Pairs
 from robustgen.errors import DataError, RobustgenError, UsageError
 from robustgen.metrics import auroc
 from robustgen.models.build import build
 from robustgen.models.gan import Discriminator, Generator
 from robustgen.models.load import LoadedModel
+from robustgen.objectives import margin
 from robustgen.testing import check_detector
 from robustgen.training.labelled_games import MatchingGame, towards, wrong_labels
 
@@ -98,8 +99,8 @@ def test_an_attacker_gets_less_past_the_one_that_trained_with_him(
     target = (y + 1) % 3
     lost = []
     for detector in (gan, gat):
-        threshold = -detector.critic(x, y).quantile(0.05)
         inside = detector.standardised(x)
+        threshold = margin(detector.discriminator.every(inside), y).quantile(0.95)
         attack = towards(0.5, float(inside.min()), float(inside.max()), 20)
 
         class Every(torch.nn.Module):
@@ -108,7 +109,7 @@ def test_an_attacker_gets_less_past_the_one_that_trained_with_him(
                 return found
 
         pushed = attack(Every(), inside, target)
-        lost.append(float((-detector.discriminator(pushed, target) <= threshold).double().mean()))
+        lost.append(float((margin(detector.discriminator.every(pushed), target) <= threshold).double().mean()))
     assert lost[1] < 0.5 * lost[0]
 
 
@@ -130,6 +131,17 @@ def test_readings_are_what_they_say(gan: ClassConditionalDetector, generator: to
     panel = gan.panel(x, y)
     assert list(panel) == ["logit", "contrast", "knn"]
     torch.testing.assert_close(torch.stack(list(panel.values())), apart, atol=1e-4, rtol=1e-4)
+
+
+def test_the_largest_of_readings_is_passed_only_by_what_passes_each(
+    gan: ClassConditionalDetector, generator: torch.Generator
+) -> None:
+    x, y = toy(20, generator)
+    both = LabelScores("logit|contrast")
+    both.centre, both.scale = gan.combination.centre[:2], gan.combination.scale[:2]
+    apart = torch.stack(list(gan.panel(x, y).values()))[:2]
+    expected = ((apart - both.centre[:, None]) / both.scale[:, None]).amax(0)
+    torch.testing.assert_close(both(Pairs(gan.discriminator, gan.standardised(x), y)), expected)
 
 
 def test_other_scores_keep_the_contract() -> None:
@@ -165,7 +177,8 @@ def test_the_attacker_is_legal_and_gets_what_he_wants(
     target = (y + 1) % 3
     pushed = game.pushed(seen, target, 10**6)  # type: ignore[attr-defined]
     assert (pushed - seen).abs().max() <= gat.eps + 1e-6
-    assert (gat.discriminator(pushed, target) > gat.discriminator(seen, target)).float().mean() > 0.98
+    before, after = (margin(gat.discriminator.every(z), target) for z in (seen, pushed))
+    assert (after < before).float().mean() > 0.98
     early = game.pushed(seen, target, 0)  # type: ignore[attr-defined]
     assert (early - seen).abs().max() < 0.1 * gat.eps
 

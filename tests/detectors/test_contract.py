@@ -31,7 +31,7 @@ QUICK = {
     "vae": {"epochs": 8},
     "conditional-vae": {"epochs": 8},
     "conditional-gan": {"steps": 150},
-    "gat": {"steps": 100},
+    "gat": {"steps": 60},
     **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
 }
 
