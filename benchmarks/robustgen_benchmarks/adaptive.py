@@ -158,6 +158,7 @@ def main() -> None:
             rows["fit_cpu_seconds"] = seconds
         if "control" not in rows:
             rows["control"] = control(detector, network, everything.x[: given.control])
+            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
         for eps in given.eps.split(","):
             if eps not in rows:
                 rows[eps] = row(detector, network, x, y, float(eps), given)

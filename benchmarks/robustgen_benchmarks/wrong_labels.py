@@ -107,6 +107,11 @@ def obeyed(detector: ClassConditionalDetector, network: Any) -> float:
     return float((predictions(network, drawn) == torch.arange(500) % (detector.classes or 1)).double().mean())
 
 
+def reading(detector: ClassConditionalDetector, name: str) -> Score:
+    """One part of its score."""
+    return lambda x, y: detector.panel(x, y)[name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion-mnist")
@@ -155,7 +160,7 @@ def main() -> None:
             rows[row][str(seed)] = measured(score, pairs) | {"fit_cpu_seconds": seconds}
             if isinstance(detector, ClassConditionalDetector):
                 for name in detector.panel(x[:1], y[:1]):
-                    alone = measured(lambda a, b, name=name, judge=detector: judge.panel(a, b)[name], pairs)
+                    alone = measured(reading(detector, name), pairs)
                     rows.setdefault(f"{row}: {name} alone", {})[str(seed)] = alone
                 rows[row][str(seed)]["generator obeys"] = obeyed(detector, network)
                 rows[row][str(seed)]["training"] = detector.verdict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, final, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -71,7 +71,8 @@ class ConditionalGANDetector(ClassConditionalDetector):
         """Mean AUROC of -D(x, y) on anomalies made of the inputs, under their own labels, and, where wrong labels were
         taught, on random ones and on the most fitting ones.
         """
-        random, kind = torch.Generator().manual_seed(self.seed), "image" if x.dim() == 4 else "table"
+        random = torch.Generator().manual_seed(self.seed)
+        kind: Literal["image", "table"] = "image" if x.dim() == 4 else "table"
         made = torch.cat(list(anomalies(x, kind, 0.0, 1.0, random).values()))
         labels = y.repeat(len(made) // len(y))
 
