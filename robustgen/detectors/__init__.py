@@ -61,4 +61,12 @@ DETECTORS = {
         "robustgen.detectors.style_gan:StyleGANDetector",
         "a GAN that makes images of styles: what its discriminator says and how well a style can make the input",
     ),
+    "conditional-gan": Entry(
+        "robustgen.detectors.conditional_gan:ConditionalGANDetector",
+        "a GAN of each class whose discriminator knows wrong labels, asked about the class that a classifier predicts",
+    ),
+    "gat": Entry(
+        "robustgen.detectors.gat:GATDetector",
+        "the same trained against an attacker: holds best where the attacker knows it",
+    ),
 }

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from robustgen.data.labelled import LabelledRows, unpacked
 from robustgen.data.rows import Rows
+from robustgen.detectors.labels import count_classes, labels_for
 from robustgen.detectors.variational import Labels, VariationalDetector
-from robustgen.errors import DataError, UsageError
+from robustgen.errors import UsageError
 
 
 @final
@@ -49,27 +50,11 @@ class ConditionalVAEDetector(VariationalDetector):
 
     def _packed(self, rows: Rows) -> Rows:
         packed = LabelledRows(rows)
-        found = 1 + max(int(batch[:, -1].max()) for batch in packed.batches(4096))
-        if found > (self._asked or max(2, found)):
-            raise DataError(f"there are labels up to {found - 1}, but classes={self._asked} was asked for")
-        self.classes = self._asked or max(2, found)
+        self.classes = count_classes(packed, self._asked)
         return packed
 
     def _unpacked(self, packed: Tensor) -> tuple[Tensor, Labels]:
         return unpacked(packed, self.shape or ())
 
     def _condition(self, x: Tensor, condition: Tensor | None) -> Labels:
-        classes = self.classes or 0
-        if condition is None:
-            raise UsageError("conditional-vae judges an input against a label: pass those that the classifier predicts")
-        if condition.is_floating_point() or condition.shape != x.shape[:1]:
-            raise UsageError(
-                f"labels are whole numbers, one an input, but {condition.dtype} {tuple(condition.shape)} came with "
-                f"{len(x)} inputs"
-            )
-        if len(condition) and not 0 <= int(condition.min()) <= int(condition.max()) < classes:
-            raise UsageError(
-                f"labels are below {classes}, the number of classes, but {int(condition.min())} to "
-                f"{int(condition.max())} came"
-            )
-        return condition.long().to(x.device)
+        return labels_for(x, condition, self.classes or 0, "conditional-vae")

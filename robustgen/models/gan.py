@@ -37,15 +37,29 @@ class Discriminator(nn.Module):
 
     No layer mixes rows. `spectral`: every layer is divided by its spectral norm (Miyato et al. 2018). `classes`: the
     input is judged together with a label, by a projection (Miyato, Koyama 2018): the number is head(h) + <embedding of
-    the label, h>, with h the features. `width`: channels of the first convolution, or a quarter of the units of a dense
-    layer.
+    the label, h>, with h the features. `pooled`: images pass 3 x 3 convolutions with pooling and a dense layer instead,
+    as in `small-cnn`. `width`: channels of the first convolution, or a quarter of the units of a dense layer.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, width: int = 32, classes: int = 0, spectral: bool = True) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int = 32,
+        classes: int = 0,
+        spectral: bool = True,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
         norm: Callable[[nn.Module], nn.Module] = spectral_norm if spectral else lambda layer: layer
         layers: list[nn.Module] = []
-        if len(shape) == 3 and min(shape[1:]) >= 6:
+        if len(shape) == 3 and min(shape[1:]) >= 6 and pooled:
+            self.size = 4 * width
+            for inputs, outputs in ((shape[0], width), (width, 2 * width)):
+                layers += [norm(nn.Conv2d(inputs, outputs, 3, padding=1)), nn.ReLU(), nn.MaxPool2d(2)]
+            flat = 2 * width * (shape[1] // 4) * (shape[2] // 4)
+            layers += [nn.Flatten(), norm(nn.Linear(flat, self.size)), nn.ReLU()]
+        elif len(shape) == 3 and min(shape[1:]) >= 6:
             places = sides(shape)
             channels = [shape[0], *widths_of(len(places) - 1, width)]
             for inputs, outputs in pairwise(channels):
@@ -76,13 +90,16 @@ class Discriminator(nn.Module):
             found = found + self.labels(features).gather(1, y[:, None])[:, 0]
         return found
 
-    def every(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        """The numbers of each input with every label."""
+    def judge_every(self, features: Float[Tensor, "n k"]) -> Float[Tensor, "n classes"]:
+        """The numbers that belong to features with every label."""
         if self.labels is None:
             raise UsageError("this discriminator knows no labels")
-        features = self.features(x)
         found: Tensor = self.head(features) + self.labels(features)
         return found
+
+    def every(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """The numbers of each input with every label."""
+        return self.judge_every(self.features(x))
 
     def forward(self, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         return self.judge(self.features(x), y)

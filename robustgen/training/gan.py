@@ -109,7 +109,7 @@ class AdversarialGame(Game):
         self.facts["told apart"] = (
             (numbers[0].detach()[:, None] > numbers[1].detach()[None]).to(value.dtype).mean()
         )  # the AUROC of the batch
-        self.facts["variety"] = _spread(fake) / _spread(batch).clamp(min=1e-12)
+        self.facts["variety"] = spread(fake) / spread(batch).clamp(min=1e-12)
         if self.penalty and step % _LAZY == 0:
             value = value + _LAZY * self._penalty(shown[0], shown[1])
         return value
@@ -167,7 +167,7 @@ def _apart(x: Tensor) -> Tensor:
     return (x - x.roll(1, 0)).abs().mean()
 
 
-def _spread(x: Tensor) -> Tensor:
+def spread(x: Tensor) -> Tensor:
     """The mean standard deviation of values over the rows."""
     return x.detach().flatten(1).std(0, unbiased=False).mean()
 

@@ -20,6 +20,8 @@ from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageErro
 from robustgen.models.build import build
 from robustgen.models.load import LoadedModel
 from robustgen.testing import check_detector
+from robustgen.training.classifier import train
+from robustgen.training.descent import Recipe
 from toys import small_cnn
 
 QUICK = {
@@ -30,6 +32,8 @@ QUICK = {
     "conditional-vae": {"epochs": 8},
     "gan": {"steps": 40, "width": 8},
     "style-gan": {"steps": 40, "width": 8},
+    "conditional-gan": {"steps": 150},
+    "gat": {"steps": 60},
     **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
 }
 OF_IMAGES = {"style-gan"}
@@ -119,9 +123,8 @@ def test_unfit_use_is_refused(generator: torch.Generator) -> None:
 @pytest.fixture(scope="module")
 def fitted() -> dict[str, CalibratedDetector]:
     source = load("digits")
-    config = {"arch": "small-cnn", "shape": [1, 8, 8], "classes": list(source.spec.classes)}
-    judge = LoadedModel(build("small-cnn", (1, 8, 8), 10), "victim", "a" * 64, source.spec, config)
-    models = {"conditional-vae": judge}
+    judge = train(source, recipe=Recipe(epochs=4)).model  # its labels are mostly right: wrong ones are anomalies
+    models = {"conditional-vae": judge, "conditional-gan": judge, "gat": judge}
     return {
         name: CalibratedDetector.fit(name, source, fpr=0.05, options=QUICK.get(name, {}), model=models.get(name))
         for name in DETECTORS

@@ -1,0 +1,156 @@
+"""What a discriminator of inputs given labels says of an input and the label it came with: one number per input,
+higher = more anomalous.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.detectors.combination import robust_units
+from robustgen.errors import UsageError
+from robustgen.models.gan import Discriminator
+
+_MOST_FEATURES = 4000  # training inputs that the neighbours are looked for among
+
+
+@final
+class Pairs:
+    """n inputs and their labels, and what the discriminator makes of them. What is not asked for is not computed."""
+
+    def __init__(self, network: Discriminator, x: Tensor, y: Tensor) -> None:
+        self.network, self.x, self.y = network, x, y
+
+    @cached_property
+    def features(self) -> Tensor:
+        return self.network.features(self.x)
+
+    @cached_property
+    def every(self) -> Tensor:
+        """(n, classes)"""
+        return self.network.judge_every(self.features)
+
+    @property
+    def own(self) -> Tensor:
+        """(n,) with the labels they came with."""
+        return self.every.gather(1, self.y[:, None])[:, 0]
+
+
+PairBatches = Callable[[], Iterator[Pairs]]
+"""Goes through labelled normal inputs once, without gradients."""
+
+
+class Reading(nn.Module, ABC):
+    """One way to score pairs."""
+
+    def prepare(self, training: PairBatches) -> None:
+        """Learn what normal pairs give, from shuffled training inputs."""
+
+    @abstractmethod
+    def forward(self, pairs: Pairs) -> Tensor:
+        """(n,) scores."""
+
+
+@final
+class Logit(Reading):
+    """-D(x, y): how fake the pair looks."""
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        return -pairs.own
+
+
+@final
+class Contrast(Reading):
+    """max over k != y of D(x, k), minus D(x, y): by how much more real the input looks with another label."""
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        others = pairs.every.scatter(1, pairs.y[:, None], -torch.inf)
+        return others.amax(1) - pairs.own
+
+
+@final
+class Neighbours(Reading):
+    """Mean distance of the discriminator's features to the 5 nearest of at most 4,000 training inputs of the label's
+    class (Ramaswamy, Rastogi, Shim 2000, within a class).
+    """
+
+    bank: Tensor
+    labels: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bank", torch.empty(0, 0))
+        self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+
+    def prepare(self, training: PairBatches) -> None:
+        features, labels, n = list[Tensor](), list[Tensor](), 0
+        for pairs in training():
+            features.append(pairs.features)
+            labels.append(pairs.y)
+            n += len(pairs.y)
+            if n >= _MOST_FEATURES:
+                break
+        self.bank, self.labels = torch.cat(features)[:_MOST_FEATURES], torch.cat(labels)[:_MOST_FEATURES]
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        bank = self.bank.to(pairs.features.dtype)
+        with torch.no_grad():  # which are nearest by the cheap expansion, their distances then without cancellation
+            expanded = bank.square().sum(1) - 2 * pairs.features @ bank.T
+            expanded = expanded.masked_fill(self.labels != pairs.y[:, None], torch.inf)
+            rows = expanded.topk(min(5, len(bank)), dim=1, largest=False).indices
+        squares = (pairs.features[:, None] - bank[rows]).square().sum(2)
+        return (squares + 1e-12).sqrt().mean(1)
+
+
+READINGS: dict[str, type[Reading]] = {"logit": Logit, "contrast": Contrast, "knn": Neighbours}
+
+
+@final
+class LabelScores(nn.Module):
+    """Readings in robust deviations from their medians on held-out normal inputs: their sum for names joined by "+",
+    the largest for names joined by "|" (an attacker then has to pass each of them). One alone keeps its own unit.
+    Raises `UsageError` for names that do not exist.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, names: str) -> None:
+        super().__init__()
+        self.largest = "|" in names
+        self.names = names.split("|" if self.largest else "+")
+        for name in self.names:
+            if name not in READINGS:
+                raise UsageError(
+                    f"a score is made of {', '.join(READINGS)}, all joined by + or all by |, but {name!r} came: for "
+                    "example logit+contrast"
+                )
+        if len(set(self.names)) < len(self.names):
+            raise UsageError(f"each part of a score counts once, but {names!r} came")
+        self.readings = nn.ModuleDict({name: READINGS[name]() for name in self.names})
+        self.register_buffer("centre", torch.zeros(len(self.names)))
+        self.register_buffer("scale", torch.ones(len(self.names)))
+
+    def prepare(self, training: PairBatches, held_out: PairBatches) -> None:
+        """Fit the readings to `training` pairs, and their units to `held_out` ones."""
+        for reading in self.readings.values():
+            assert isinstance(reading, Reading)
+            reading.prepare(training)
+        if len(self.readings) > 1:
+            self.centre, self.scale = robust_units(torch.cat([self.apart(pairs) for pairs in held_out()], 1))
+
+    def apart(self, pairs: Pairs) -> Tensor:
+        """(readings, n) each by itself."""
+        return torch.stack([reading(pairs) for reading in self.readings.values()])
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        apart = self.apart(pairs)
+        if len(apart) == 1:
+            return apart[0]
+        deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
+        return deviations.amax(0) if self.largest else deviations.sum(0)
