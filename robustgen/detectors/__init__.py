@@ -53,4 +53,8 @@ DETECTORS = {
         "robustgen.detectors.conditional_vae:ConditionalVAEDetector",
         "a variational autoencoder of each class, asked about the class that a classifier predicts",
     ),
+    "pair-gan": Entry(
+        "robustgen.detectors.pair_gan:PairGANDetector",
+        "the conditional GAN of image pairs (pix2pix): does a photo fit the picture it was made for, patch by patch",
+    ),
 }
