@@ -18,9 +18,9 @@ from robustgen.errors import UsageError
 from robustgen.metrics import auroc
 from robustgen.models.image_to_image import PatchDiscriminator, UNetGenerator, require_images
 from robustgen.registry import suggestion
-from robustgen.runtime import fitting_threads, seeded
+from robustgen.runtime import seeded
 from robustgen.training.descent import TrainingProgress
-from robustgen.training.game_plan import game_recipe
+from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.image_pairs import PairGame, mismatched
 from robustgen.training.two_players import Game, GameRecipe, Round, play
 
@@ -126,9 +126,10 @@ class PairGANDetector(Detector):
         def judge(game: Game) -> float:
             return auroc(self._fit_of(x).cpu().numpy(), self._fit_of(odd).cpu().numpy()).value
 
-        with fitting_threads(device, prod(rows.shape)):
+        game = PairGame(self.discriminator, self.generator, self.channels, share)
+        with playing(game, device, prod(rows.shape)):
             self.history = play(
-                PairGame(self.discriminator, self.generator, self.channels, share),
+                game,
                 lambda shuffle: kept.batches(recipe.batch_size, shuffle),
                 recipe,
                 device=device,
