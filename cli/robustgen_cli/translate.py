@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -128,7 +128,10 @@ def _write_picture(path: Path, found: Translated, spec: DataSpec) -> None:
 def _write_arrays(path: Path, found: Translated, spec: DataSpec) -> None:
     import numpy as np
 
-    labels = {} if found.y is None else {"y": found.y.numpy()}
-    names = {} if found.y is None or not spec.classes else {"classes": np.array(spec.classes)}
+    arrays: dict[str, Any] = {"x": found.made.numpy()}
+    if found.y is not None:
+        arrays["y"] = found.y.numpy()
+        if spec.classes:
+            arrays["classes"] = np.array(spec.classes)
     with path.open("wb") as file:
-        np.savez_compressed(file, x=found.made.numpy(), **labels, **names)
+        np.savez_compressed(file, **arrays)

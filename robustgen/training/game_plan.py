@@ -48,8 +48,8 @@ def playing(game: Game, device: torch.device, values: int) -> Iterator[None]:
     time for a step on the CPU.
     """
     for player in (game.critic, game.maker):
-        player.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        player.to(memory_format=torch.channels_last)
     with fitting_threads(device, values):
         yield
     for player in (game.critic, game.maker):
-        player.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        player.to(memory_format=torch.contiguous_format)

@@ -57,7 +57,8 @@ class PairGame(Game):
         made = self.maker(condition)
         error = (made - photo).abs().mean()
         self.facts["error"] = error.detach()
-        return _L1 * error - self.critic(torch.cat([condition, made], 1)).mean()
+        passed: Tensor = self.critic(torch.cat([condition, made], 1)).mean()
+        return _L1 * error - passed
 
 
 def mismatched(x: Float[Tensor, "n c h w"], channels: int) -> Float[Tensor, "n c h w"]:
