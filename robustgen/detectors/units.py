@@ -42,6 +42,11 @@ class Units(nn.Module):
             self.centre, self.scale = centre.to(self.centre), scale.to(self.scale)
 
     def forward(self, apart: Float[Tensor, "kinds n"]) -> Float[Tensor, " n"]:
+        if len(self.centre) != len(self.chosen):
+            raise UsageError(
+                f"this state is that of {len(self.centre)} readings, but the score is made of {'+'.join(self.chosen)}: "
+                "give the classifier that it was fitted with (watch), or the same scores"
+            )
         if len(self.chosen) == 1:
             return apart[0]
         deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]

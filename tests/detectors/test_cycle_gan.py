@@ -73,6 +73,16 @@ def test_it_keeps_it_with_a_classifier_too(fitted: CycleGANDetector) -> None:
     assert fitted.units.chosen == ["cycle", "critic"]
 
 
+def test_a_state_without_its_classifier_is_no_other_score() -> None:
+    watching = CycleGANDetector(width=4, blocks=1, steps=1)
+    watching.watch(Left())
+    watching.fit(domains(40))
+    assert watching.units.chosen == ["divergence"]
+    alone = CycleGANDetector(**watching.config).restore((1, 9, 9), watching.state_dict())
+    with pytest.raises(UsageError, match="that of 1 readings, but the score is made of cycle"):
+        alone.score(blots(3, 0))
+
+
 def test_translations_look_like_the_domain_and_keep_the_blots(fitted: CycleGANDetector) -> None:
     x = blots(100, 3)
     there = fitted.translate(on_grey(x), "normal")
