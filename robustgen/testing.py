@@ -122,7 +122,7 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
         pass
     else:
         raise AssertionError("score() before fit() raises a RobustgenError")
-    data = TensorDataset(x, _label(x)) if make().conditional else x
+    data = TensorDataset(x, _label(x)) if make().conditional or make().labelled else x
 
     def score(detector: Detector, x: Tensor) -> Tensor:
         return detector.score(x, _label(x) if detector.conditional else None)

@@ -11,6 +11,9 @@ from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
 from robustgen.training.descent import TrainingProgress
 
+APART = ("pair-gan", "cycle-gan")
+"""Detectors of pairs or of two domains: test_pair_gan and test_cycle_gan try them on such."""
+
 
 class Linear2(nn.Module):
     """Two classes, logits (0, w.x + b): class 1 where w.x + b > 0.

@@ -65,6 +65,16 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    other: Annotated[
+        str | None,
+        typer.Option(
+            "--other",
+            metavar="DATA|attack:NAME:EPS[:NORM]",
+            help="The second domain, for cycle-gan: other data, or what an attack on --model makes of the training "
+            "inputs, such as attack:pgd:0.1.",
+            show_default=False,
+        ),
+    ] = None,
     param: o.Params = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
@@ -83,7 +93,8 @@ def fit(
 
     A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
     enters a layer of that classifier instead of the input itself (conditional-vae: the input against the class that the
-    classifier predicts), and with --features the code of another detector, such as an autoencoder.
+    classifier predicts; cycle-gan: what it says before and after purifying), and with --features the code of another
+    detector, such as an autoencoder.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
@@ -92,6 +103,7 @@ def fit(
     from robustgen.data.load import load
     from robustgen.detectors.calibrated import CalibratedDetector, accepts, declared, make
     from robustgen.errors import UsageError
+    from robustgen.evaluation.domains import check_other, with_other
     from robustgen.evaluation.robustness import fingerprint
 
     check_free(out, force)
@@ -108,10 +120,13 @@ def fit(
     options = settings(name, declared(name), given, param, elsewhere=("seed",)) | (
         {"seed": seed} if accepts(name, "seed") else {}
     )
-    make(name, options)  # checked before anything is loaded
+    check_other(make(name, options), name, other)  # checked before anything is loaded
     if not chosen:
         through = load_optional(model, weights, mean, std, trust, layer)
         source = load(data, size=size)
+    if other is not None:
+        with output.counting(f"making the inputs of {other}", None, quiet) as counted:
+            source = with_other(source, other, through, seed, counted)
     key = fingerprint(
         command="fit",
         detector=name,

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from robustgen.errors import RobustgenError
-from robustgen_cli import attack, demo, detect, encode, fit, interpolate, reconstruct, sample, show, train
+from robustgen_cli import attack, demo, detect, encode, fit, interpolate, reconstruct, sample, show, train, translate
 from robustgen_cli import list as list_command
 from robustgen_cli.output import plain
 
@@ -32,7 +32,20 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 the run failed, 2 wrong use or bad input, 3 inputs were flagged (detect), 130 "
     "interrupted.",
 )
-for module in (demo, train, attack, fit, detect, encode, reconstruct, interpolate, sample, list_command, show):
+for module in (
+    demo,
+    train,
+    attack,
+    fit,
+    detect,
+    encode,
+    reconstruct,
+    interpolate,
+    sample,
+    translate,
+    list_command,
+    show,
+):
     module.register(app)
 
 

@@ -69,4 +69,12 @@ DETECTORS = {
         "robustgen.detectors.gat:GATDetector",
         "the same trained against an attacker: holds best where the attacker knows it",
     ),
+    "pair-gan": Entry(
+        "robustgen.detectors.pair_gan:PairGANDetector",
+        "the conditional GAN of image pairs (pix2pix): does a photo fit the picture it was made for, patch by patch",
+    ),
+    "cycle-gan": Entry(
+        "robustgen.detectors.cycle_gan:CycleGANDetector",
+        "a translator between normal inputs and another domain, attacked ones for example, and what it must change",
+    ),
 }

@@ -8,7 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,9 @@ class Detector(nn.Module, ABC):
 
     conditional: bool = False
     """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
+
+    labelled: ClassVar[bool] = False
+    """Whether `fit` needs labelled inputs though `score` asks for no label."""
 
     typical: Tensor
     """(*shape) the median of each value over training inputs, in their own units, known once fitted."""

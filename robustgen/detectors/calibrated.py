@@ -28,6 +28,7 @@ from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelih
 from robustgen.detectors.self_test import MOST, SelfTest, self_test
 from robustgen.detectors.standardise import Scale
 from robustgen.detectors.streaming import Streaming, as_streaming
+from robustgen.detectors.through import Watcher, seen_through
 from robustgen.detectors.variational import VariationalDetector
 from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
@@ -101,11 +102,7 @@ class CalibratedDetector:
             np.arange(n_calibration), fpr
         )  # too few held-out inputs for this rate: say so before training, not after
         rows = as_rows(source)
-        features: Features | Codes | None = None
-        if detector.conditional:
-            _check_classifier(name, source, model, layer, device)
-        elif model is not None:
-            features = Features(model.network.to(device), layer)
+        features: Features | Codes | None = seen_through(detector, name, source, model, layer, device)
         if codec is not None:
             if model is not None:
                 raise UsageError("a detector looks through a model or through the code of another, not both: give one")
@@ -289,7 +286,9 @@ class CalibratedDetector:
                 raise UsageError(f"{path} judges the inputs themselves, not through a model: leave out --model")
             detector = make(config["detector"], config["options"])
             features: Features | Codes | None = None
-            if model is not None and not detector.conditional:
+            if model is not None and isinstance(detector, Watcher):
+                detector.watch(model.network)
+            elif model is not None and not detector.conditional:
                 features = Features(model.network, config["layer"])
             if config.get("codes") is not None:
                 features = Codes.restore(config["codes"], _under("codes.", artifact))
@@ -312,28 +311,6 @@ class CalibratedDetector:
                 f"{path} does not say what a detector needs ({type(error).__name__}: {error}): fit it again with this "
                 "version of robustgen"
             ) from error
-
-
-def _check_classifier(
-    name: str, source: Source, model: LoadedModel | None, layer: str | None, device: torch.device
-) -> None:
-    """Move the classifier to `device` if its predictions can be the labels that detector `name` judges inputs against.
-    Raises `UsageError` if they cannot.
-    """
-    if model is None:
-        raise UsageError(
-            f"{name} judges an input against the class that a classifier predicts: give the classifier with --model"
-        )
-    if layer is not None:
-        raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
-    model.network.to(device)
-    with torch.no_grad():
-        logits = model.network(torch.zeros(1, *source.spec.shape, device=device))
-    if logits.ndim != 2 or logits.shape[1] != len(source.spec.classes):
-        raise UsageError(
-            f"{source.spec.name!r} has {len(source.spec.classes)} classes, but the classifier {model.origin} gives "
-            f"{tuple(logits.shape[1:])} numbers for an input: {name} needs one for each class"
-        )
 
 
 def _under(prefix: str, artifact: Artifact) -> dict[str, Tensor]:

@@ -1,0 +1,70 @@
+"""The classifier beside a detector: what the detector looks at it for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from robustgen.data.source import Source
+from robustgen.detectors.base import Detector
+from robustgen.detectors.features import Features
+from robustgen.errors import UsageError
+from robustgen.models.load import LoadedModel
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A detector that judges inputs by what a classifier says of them and of what it makes of them."""
+
+    def watch(self, classifier: Callable[[Tensor], Tensor]) -> None: ...
+
+
+def seen_through(
+    detector: Detector,
+    name: str,
+    source: Source,
+    model: LoadedModel | None,
+    layer: str | None,
+    device: torch.device,
+) -> Features | None:
+    """The features that detector `name` is to look at instead of inputs, if any: a layer of the classifier, unless it
+    judges inputs against the classifier's predictions, or watches it. The classifier is moved to `device`.
+
+    Raises `UsageError` if detector and classifier do not fit each other.
+    """
+    if detector.conditional:
+        _check_classifier(name, source, model, layer, device)
+        return None
+    if model is None:
+        return None
+    if not isinstance(detector, Watcher):
+        return Features(model.network.to(device), layer)
+    if layer is not None:
+        raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
+    detector.watch(model.network.to(device))
+    return None
+
+
+def _check_classifier(
+    name: str, source: Source, model: LoadedModel | None, layer: str | None, device: torch.device
+) -> None:
+    """Move the classifier to `device` if its predictions can be the labels that detector `name` judges inputs against.
+    Raises `UsageError` if they cannot.
+    """
+    if model is None:
+        raise UsageError(
+            f"{name} judges an input against the class that a classifier predicts: give the classifier with --model"
+        )
+    if layer is not None:
+        raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
+    model.network.to(device)
+    with torch.no_grad():
+        logits = model.network(torch.zeros(1, *source.spec.shape, device=device))
+    if logits.ndim != 2 or logits.shape[1] != len(source.spec.classes):
+        raise UsageError(
+            f"{source.spec.name!r} has {len(source.spec.classes)} classes, but the classifier {model.origin} gives "
+            f"{tuple(logits.shape[1:])} numbers for an input: {name} needs one for each class"
+        )
