@@ -22,7 +22,7 @@ from robustgen.errors import RobustgenError, UsageError
 from robustgen.metrics import auroc
 from robustgen.models.gan import Discriminator
 from robustgen.registry import suggestion
-from robustgen.runtime import fitting_threads, seeded
+from robustgen.runtime import seeded
 from robustgen.training import monitor
 from robustgen.training.descent import Recipe, TrainingProgress, descend
 from robustgen.training.gan import (
@@ -34,11 +34,12 @@ from robustgen.training.gan import (
     spectral_by_default,
 )
 from robustgen.training.negatives import by_default, negatives
-from robustgen.training.plan import game_recipe
+from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.two_players import Game, GameRecipe, Round, play
 
 _FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector
 _WIDEST = 64  # directions of the discriminator's features that neighbours are looked for in
+_TIMES, _ROUNDS = 0.72, 12  # of the steps that one loss takes, and how often the players are judged
 _FEW = 1000  # training inputs below which real ones are varied
 
 
@@ -159,8 +160,7 @@ class AdversarialDetector(Detector, ABC):
             augment=augmentation(augment, shape),
             seed=self.seed,
         )
-        game.to(memory_format=torch.channels_last)  # a fifth off a turn on the CPU
-        with fitting_threads(device, math.prod(shape)):
+        with playing(game, device, math.prod(shape)):
             history = play(
                 game,
                 lambda shuffle: kept.batches(self.batch_size, shuffle),
@@ -173,7 +173,6 @@ class AdversarialDetector(Detector, ABC):
             self.to(device).eval()
             self.rounds = _table(history).to(device)
             self._learn_to_encode(kept, device, recipe, encoding * recipe.steps, encoder_progress)
-        self.to(memory_format=torch.contiguous_format)
         self.to(device).eval()
         with torch.no_grad():
             self.directions = self._main_directions(kept)
@@ -236,6 +235,8 @@ class AdversarialDetector(Detector, ABC):
     def _recipe(self) -> GameRecipe:
         return game_recipe(
             self.preset,
+            _TIMES,
+            rounds=_ROUNDS,
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

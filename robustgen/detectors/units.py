@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustgen.detectors.parts import robust_units
+from robustgen.detectors.combination import robust_units
 from robustgen.errors import UsageError
 
 

@@ -18,10 +18,17 @@ _ROUNDS, _LEAST = 20, 25  # at most so many rounds, of at least so many steps
 
 
 def game_recipe(
-    preset: str, times: int, *, steps: int | None, batch_size: int, learning_rate: float, seed: int
+    preset: str,
+    times: float,
+    *,
+    steps: int | None,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    rounds: int = _ROUNDS,
 ) -> GameRecipe:
     """What `preset` means for a game: `times` as many steps as for a network trained on one loss; `steps`, if given,
-    replaces their number. They are cut into at most 20 rounds, over the last half of which the rates fall to 0.
+    replaces their number. They are cut into at most so many `rounds`, over the last half of which the rates fall to 0.
 
     Raises `UsageError` for a preset that does not exist, or for numbers out of range.
     """
@@ -29,8 +36,8 @@ def game_recipe(
         raise UsageError(suggestion(preset, PLANS, "preset"))
     if steps is not None and steps < 1:
         raise UsageError(f"steps must be at least 1, but {steps} came")
-    total = steps or times * PLANS[preset].steps
-    rounds = max(1, min(_ROUNDS, total // _LEAST))
+    total = steps or math.ceil(times * PLANS[preset].steps)
+    rounds = max(1, min(rounds, total // _LEAST))
     return GameRecipe(
         rounds=rounds,
         steps=math.ceil(total / rounds),

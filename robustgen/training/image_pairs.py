@@ -50,7 +50,8 @@ class PairGame(Game):
         if not self.share:
             return real + fake
         self.facts["mismatches told apart"] = (means[0][:, None] > means[2][None]).to(real.dtype).mean()
-        return real + (1 - self.share) * fake + self.share * relu(1 + judged[2]).mean()
+        value: Tensor = real + (1 - self.share) * fake + self.share * relu(1 + judged[2]).mean()
+        return value
 
     def maker_loss(self, batch: Any, step: int) -> Tensor:
         condition, photo = batch[:, : self.channels], batch[:, self.channels :]

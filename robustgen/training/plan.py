@@ -9,7 +9,6 @@ from typing import Literal, final
 from robustgen.errors import UsageError
 from robustgen.registry import suggestion
 from robustgen.training.descent import Recipe
-from robustgen.training.two_players import GameRecipe
 
 Preset = Literal["fast", "default", "best"]
 
@@ -63,41 +62,4 @@ def recipe(
         seed=seed,
         average=plan.average,
         patience=plan.patience,
-    )
-
-
-GAMES: dict[str, tuple[int, int, float]] = {
-    "fast": (5, 40, 0.98),
-    "default": (12, 60, 0.99),
-    "best": (30, 240, 0.999),
-}
-"""For games: (rounds, steps a round, what a step keeps of the weights' moving average)."""
-
-
-def game_recipe(
-    preset: str, *, steps: int | None, batch_size: int, learning_rate: float, seed: int, critic_turns: int = 1
-) -> GameRecipe:
-    """What `preset` means for a game; `steps`, if given, replaces its turns of the generator in all.
-
-    Both players learn at one rate, which falls to 0 over the second half. Raises `UsageError` for a preset that does
-    not exist, or for numbers out of range.
-    """
-    if preset not in GAMES:
-        raise UsageError(suggestion(preset, GAMES, "preset"))
-    rounds, turns, average = GAMES[preset]
-    if steps is not None:
-        if steps < 1:
-            raise UsageError(f"steps must be at least 1, but {steps} came")
-        rounds = min(rounds, steps)
-        turns = math.ceil(steps / rounds)
-    return GameRecipe(
-        rounds=rounds,
-        steps=turns,
-        batch_size=batch_size,
-        critic_rate=learning_rate,
-        maker_rate=learning_rate,
-        critic_turns=critic_turns,
-        average=average,
-        decay=0.5,
-        seed=seed,
     )

@@ -99,11 +99,11 @@ def test_every_part_can_be_the_score(part: str) -> None:
 
 
 def test_it_says_how_training_went(gan: GANDetector) -> None:
-    assert "of 12 kept" in gan.verdict()
+    assert "of 6 kept" in gan.verdict()
     assert isinstance(gan.warnings(), list)
     course = gan.course()
     assert set(course) == {"fakes told apart", "variety of fakes", "made-up anomalies, AUROC"}
-    assert all(len(values) == 12 for values in course.values())
+    assert all(len(values) == 6 for values in course.values())
     restored = GANDetector(**gan.config).restore((1, 12, 12), gan.state_dict())
     assert restored.verdict() == gan.verdict()
     with pytest.raises(RobustgenError, match="not fitted"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustgen.detectors.parts import robust_units
+from robustgen.detectors.combination import robust_units
 from robustgen.detectors.units import Units
 from robustgen.errors import UsageError
 

@@ -11,7 +11,7 @@ from robustgen.models.gan import Discriminator, Generator
 from robustgen.training import monitor
 from robustgen.training.gan import LOSSES, AdversarialGame, augmentation, critic_terms, maker_term
 from robustgen.training.negatives import IMAGES, ROWS, by_default, negatives
-from robustgen.training.plan import GAMES, game_recipe
+from robustgen.training.game_plan import game_recipe
 from robustgen.training.two_players import Round, play
 
 
@@ -57,7 +57,7 @@ def test_every_loss_can_be_played(loss: str) -> None:
         loss=loss, penalty=1.0, negatives=negatives("permute+jitter", (4,)), history=0.5, fence=0.9, diversity=1.0
     )
     data = torch.randn(64, 4)
-    recipe = game_recipe("fast", steps=10, batch_size=16, learning_rate=1e-3, seed=0)
+    recipe = game_recipe("fast", 1, steps=10, batch_size=16, learning_rate=1e-3, seed=0)
     history = play(played, lambda shuffle: iter(data.split(16)), recipe, device=torch.device("cpu"))
     assert {"real", "fake", "negative", "told apart", "variety"} <= set(history[-1].facts)
     assert len(played.earlier) == 64  # four batches of earlier fakes
@@ -143,17 +143,21 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="augmentations are"):
         augmentation("sepia", (1, 8, 8))
     with pytest.raises(UsageError, match="preset"):
-        game_recipe("slow", steps=None, batch_size=1, learning_rate=1.0, seed=0)
+        game_recipe("slow", 1, steps=None, batch_size=1, learning_rate=1.0, seed=0)
     assert negatives("none", (8,)) is None
     assert by_default((1, 8, 8)) != by_default((8,))
 
 
 def test_steps_replace_those_of_the_preset() -> None:
-    for preset, (rounds, turns, _) in GAMES.items():
-        own = game_recipe(preset, steps=None, batch_size=8, learning_rate=1e-3, seed=0)
-        assert (own.rounds, own.steps) == (rounds, turns)
-    few = game_recipe("default", steps=3, batch_size=8, learning_rate=1e-3, seed=0)
-    assert few.rounds * few.steps == 3
+    own = game_recipe("default", 0.72, steps=None, batch_size=8, learning_rate=1e-3, seed=0, rounds=12)
+    assert (own.rounds, own.steps) == (12, 60)
+    fast = game_recipe("fast", 2, steps=None, batch_size=8, learning_rate=1e-3, seed=0)
+    assert fast.rounds * fast.steps == 600
+    few = game_recipe("default", 1, steps=3, batch_size=8, learning_rate=1e-3, seed=0)
+    assert (few.rounds, few.steps) == (1, 3)
+    more = game_recipe("default", 1, steps=1010, batch_size=8, learning_rate=1e-3, seed=0)
+    assert more.rounds == 20
+    assert more.rounds * more.steps >= 1010
 
 
 def rounds(**facts: float) -> list[Round]:
