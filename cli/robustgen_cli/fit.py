@@ -76,8 +76,9 @@ def fit(
     inputs is flagged.
 
     A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
-    enters a layer of that classifier instead of the input itself (conditional-vae: the input against the class that the
-    classifier predicts), and with --features the code of another detector, such as an autoencoder.
+    enters a layer of that classifier instead of the input itself (conditional-vae, conditional-gan and gat: the input
+    against the class that the classifier predicts), and with --features the code of another detector, such as an
+    autoencoder.
 
     Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
