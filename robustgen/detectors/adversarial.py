@@ -25,6 +25,7 @@ from robustgen.registry import suggestion
 from robustgen.runtime import seeded
 from robustgen.training import monitor
 from robustgen.training.descent import Recipe, TrainingProgress, descend
+from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.gan import (
     LOSSES,
     AdversarialGame,
@@ -34,7 +35,6 @@ from robustgen.training.gan import (
     spectral_by_default,
 )
 from robustgen.training.negatives import by_default, negatives
-from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.two_players import Game, GameRecipe, Round, play
 
 _FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector

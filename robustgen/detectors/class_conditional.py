@@ -22,9 +22,9 @@ from robustgen.models.gan import Discriminator, Generator
 from robustgen.runtime import fitting_threads, seeded
 from robustgen.training import monitor
 from robustgen.training.descent import TrainingProgress
+from robustgen.training.game_plan import game_recipe
 from robustgen.training.labelled_games import LabelledGame
 from robustgen.training.negatives import Corrupt, by_default, negatives
-from robustgen.training.plan import game_recipe
 from robustgen.training.two_players import Game, GameRecipe, Round, play
 
 _FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector
@@ -148,6 +148,8 @@ class ClassConditionalDetector(Detector, ABC):
     def _recipe(self) -> GameRecipe:
         return game_recipe(
             self.preset,
+            1,
+            rounds=12,
             steps=self.turns.get(self.preset) if self.steps is None else self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

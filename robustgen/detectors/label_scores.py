@@ -113,8 +113,9 @@ READINGS: dict[str, type[Reading]] = {"logit": Logit, "contrast": Contrast, "knn
 @final
 class LabelScores(nn.Module):
     """Readings in robust deviations from their medians on held-out normal inputs: their sum for names joined by "+",
-    the largest for names joined by "|" (an attacker then has to pass each of them). One alone keeps its own unit.
-    Raises `UsageError` for names that do not exist.
+    the largest for names joined by "|" (an attacker then has to pass each of them), where those after the first count
+    by half, so that they take few of the false alarms away from it. One alone keeps its own unit. Raises `UsageError`
+    for names that do not exist.
     """
 
     centre: Tensor
@@ -153,4 +154,6 @@ class LabelScores(nn.Module):
         if len(apart) == 1:
             return apart[0]
         deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
-        return deviations.amax(0) if self.largest else deviations.sum(0)
+        if self.largest:
+            return torch.cat([deviations[:1], 0.5 * deviations[1:]]).amax(0)
+        return deviations.sum(0)

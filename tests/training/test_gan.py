@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from robustgen.errors import UsageError
 from robustgen.models.gan import Discriminator, Generator
 from robustgen.training import monitor
+from robustgen.training.game_plan import game_recipe
 from robustgen.training.gan import LOSSES, AdversarialGame, augmentation, critic_terms, maker_term
 from robustgen.training.negatives import IMAGES, ROWS, by_default, negatives
-from robustgen.training.game_plan import game_recipe
 from robustgen.training.two_players import Round, play
 
 
