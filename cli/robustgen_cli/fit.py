@@ -89,20 +89,14 @@ def fit(
     force: o.Force = False,
 ) -> None:
     """Train a detector on normal inputs and calibrate it on held-out ones, so that at most the given share of normal
-        inputs is flagged.
+    inputs is flagged.
 
-        A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
-    <<<<<<< HEAD
-        enters a layer of that classifier instead of the input itself (conditional-vae: the input against the class that the
-        classifier predicts; cycle-gan: what it says before and after purifying), and with --features the code of another
-        detector, such as an autoencoder.
-    =======
-        enters a layer of that classifier instead of the input itself (conditional-vae, conditional-gan and gat: the input
-        against the class that the classifier predicts), and with --features the code of another detector, such as an
-        autoencoder.
-    >>>>>>> h-cond
+    A killed run goes on from its last checkpoint when the same command is given again. With --model it judges what
+    enters a layer of that classifier instead of the input itself (conditional-vae, conditional-gan and gat: the input
+    against the class that the classifier predicts; cycle-gan: what it says before and after purifying), and with
+    --features the code of another detector, such as an autoencoder.
 
-        Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
+    Example: robustgen fit autoencoder --data fashion-mnist --fpr 0.05 --out detector/
     """
     from robustgen import runtime
     from robustgen.artifacts import RESULTS, check_free, read_artifact, staged, to_json

@@ -59,7 +59,8 @@ class PairGame(Game):
         error = (made - photo).abs().mean()
         self.facts["error"] = error.detach()
         passed: Tensor = self.critic(torch.cat([condition, made], 1)).mean()
-        return _L1 * error - passed
+        value: Tensor = _L1 * error - passed
+        return value
 
 
 def mismatched(x: Float[Tensor, "n c h w"], channels: int) -> Float[Tensor, "n c h w"]:
