@@ -29,7 +29,7 @@ from torch import Tensor
 
 from robustgen.artifacts import to_json
 from robustgen.data.load import load
-from robustgen.detectors.calibrated import make
+from robustgen.detectors.calibrated import accepts, make
 from robustgen.detectors.vae import VAEDetector
 from robustgen.metrics import auroc
 from robustgen.models.likelihoods import LIKELIHOODS
@@ -86,7 +86,9 @@ def measure(
     kind, _, likelihood = name.partition(":")
     options = {"likelihood": likelihood} if likelihood else {}
     began = time.process_time()
-    detector = make(kind, options | {"epochs": given.epochs, "seed": seed}).fit(x)
+    detector = make(kind, options | ({"epochs": given.epochs} if accepts(kind, "epochs") else {}) | {"seed": seed}).fit(
+        x
+    )
     fit = time.process_time() - began
     began = time.process_time()
     found = apart(lambda part: {"default": detector.score(part)}, test, others)
