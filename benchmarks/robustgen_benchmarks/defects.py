@@ -238,6 +238,9 @@ def main() -> None:
         "PyOD AutoEncoder": pyod("AutoEncoder"),
         "autoencoder": ours("autoencoder", training, ("l2", "ssim", "knn")),
         "denoising-autoencoder": ours("denoising-autoencoder", training, ("l2", "ssim")),
+        "gan": ours("gan", {}),
+        "gan:negatives=paste+noise+blur": ours("gan", {"negatives": "paste+noise+blur"}),
+        "style-gan": ours("style-gan", {}),
         "AE-L2": published("l2", **training),
         "AE-SSIM": published("ssim", **training),
     }
