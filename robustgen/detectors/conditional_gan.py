@@ -23,9 +23,8 @@ class ConditionalGANDetector(ClassConditionalDetector):
     normal inputs, whose discriminator tells whether an input is real and what its label says.
 
     `matching`: "aware", real inputs under wrong labels count as fake in training (Reed et al. 2016), or "none", as
-    first published: such a discriminator rates wrong labels about as real as right ones. `hard`: the share of wrong
-    labels that are the most fitting ones, the others are random. `negatives`: corruptions of normal inputs that count
-    as fakes (see `training.negatives`), joined by "+", "none", or "auto". For the other options see
+    first published: such a discriminator learns of wrong labels only what a poor generator's mistakes show it. `hard`:
+    the share of wrong labels that are the most fitting ones, the others are random. For the other options see
     `ClassConditionalDetector`.
     """
 

@@ -71,9 +71,9 @@ class LabelledGame(Game):
 @final
 class MatchingGame(LabelledGame):
     """Hinge losses (Lim, Ye 2017). With `matching` "aware", real inputs under a wrong label count as fake too (Reed et
-    al. 2016, GAN-CLS), half of all fakes: a discriminator that has never seen one cannot tell a wrong label from a
-    right one. `hard`: the share of wrong labels that are those which the discriminator itself finds the most fitting;
-    the others are random.
+    al. 2016, GAN-CLS), half of all fakes: without them only the generator's mistakes teach what a label means. `hard`:
+    the share of wrong labels that are those which the discriminator itself finds the most fitting; the others are
+    random.
     """
 
     def __init__(
