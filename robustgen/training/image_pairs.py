@@ -57,7 +57,7 @@ class PairGame(Game):
     def maker_loss(self, batch: Any, step: int) -> Tensor:
         condition, photo = batch[:, : self.channels], batch[:, self.channels :]
         made = self.maker(condition)
-        error = (made - photo).abs().mean()
+        error: Tensor = (made - photo).abs().mean()
         self.facts["error"] = error.detach()
         passed: Tensor = self.critic(torch.cat([condition, made], 1)).mean()
         return _L1 * error - passed
