@@ -39,7 +39,9 @@ class PairGANDetector(Detector):
     the others the photo. None: 3 of 6 channels (two colour pictures), else the first.
 
     `matching`: "aware" shows the discriminator real photos beside conditions that are not theirs, as fakes (see
-    `PairGame`); "none" is the published game, whose discriminator cannot tell a mismatch (kept for the comparison).
+    `PairGame`); "none" is the published game, whose discriminator tells a mismatch badly (kept for the comparison).
+    `reach`: half of these conditions are the photo's own, moved by up to so many pixels; 0 for pairs that do not lie on
+    each other to the pixel.
 
     `scores`: readings joined by "+": "patches", minus the mean of D(condition, photo) over its patches; "worst", minus
     the least of them; "l1", how far the photo is from the generator's, mean |x - G(c)|; "gap", by how much D prefers
@@ -62,6 +64,7 @@ class PairGANDetector(Detector):
         self,
         condition_channels: int | None = None,
         matching: str = "aware",
+        reach: int = 3,
         scores: str = "patches+gap",
         width: int = 16,
         preset: str = "default",
@@ -73,11 +76,13 @@ class PairGANDetector(Detector):
         super().__init__()
         if matching not in MATCHING:
             raise UsageError(suggestion(matching, MATCHING, "matching"))
-        if width < 1 or (condition_channels is not None and condition_channels < 1):
+        if width < 1 or reach < 0 or (condition_channels is not None and condition_channels < 1):
             raise UsageError(
-                f"width and condition_channels must be at least 1, but {width} and {condition_channels} came"
+                "width and condition_channels must be at least 1 and reach at least 0, but "
+                f"{width}, {condition_channels} and {reach} came"
             )
-        self.condition_channels, self.matching, self.scores, self.width = condition_channels, matching, scores, width
+        self.condition_channels, self.matching, self.reach = condition_channels, matching, reach
+        self.scores, self.width = scores, width
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
         self.history = []
@@ -121,12 +126,12 @@ class PairGANDetector(Detector):
         share = _SHARE if self.matching == "aware" else 0.0
         x = torch.cat(list(held.batches(_AT_ONCE))).to(device)
         with seeded(self.seed):
-            odd = mismatched(x, self.channels)
+            odd = mismatched(x, self.channels, self.reach)
 
         def judge(game: Game) -> float:
             return auroc(self._fit_of(x).cpu().numpy(), self._fit_of(odd).cpu().numpy()).value
 
-        game = PairGame(self.discriminator, self.generator, self.channels, share)
+        game = PairGame(self.discriminator, self.generator, self.channels, share, self.reach)
         with playing(game, device, prod(rows.shape)):
             self.history = play(
                 game,

@@ -12,7 +12,6 @@ from torch.nn.functional import pad, relu
 from robustgen.models.image_to_image import PatchDiscriminator, UNetGenerator
 from robustgen.training.two_players import Game
 
-_REACH = 3  # pixels by which a condition is moved, at most
 _L1 = 50.0
 
 
@@ -25,16 +24,19 @@ class PairGame(Game):
     (Lim, Ye 2017) per patch; the maker's: minus the critic's mean plus 50 times the mean absolute error.
 
     `share`: how much of what counts as fake are real photos beside a condition that is not theirs (after Reed et al.
-    2016, GAN-CLS): half of them that of another pair, half their own moved by 1 to 3 pixels. At 0, the published game,
-    the critic meets no mismatch and need not look at the condition at all.
+    2016, GAN-CLS): half of them that of another pair, half their own moved by up to `reach` pixels; with `reach` 0 all
+    that of another pair. With `share` 0, the published game, the critic meets no mismatch and need not look at the
+    condition at all.
     """
 
     critic: PatchDiscriminator
     maker: UNetGenerator
 
-    def __init__(self, critic: PatchDiscriminator, maker: UNetGenerator, channels: int, share: float) -> None:
+    def __init__(
+        self, critic: PatchDiscriminator, maker: UNetGenerator, channels: int, share: float, reach: int
+    ) -> None:
         super().__init__(critic, maker)
-        self.channels, self.share = channels, share
+        self.channels, self.share, self.reach = channels, share, reach
 
     def critic_loss(self, batch: Any, step: int) -> Tensor:
         condition = batch[:, : self.channels]
@@ -42,7 +44,7 @@ class PairGame(Game):
             made = self.maker(condition)
         given = [batch, torch.cat([condition, made], 1)]
         if self.share:
-            given.append(mismatched(batch, self.channels))
+            given.append(mismatched(batch, self.channels, self.reach))
         judged = self.critic(torch.cat(given)).split(len(batch))
         real, fake = relu(1 - judged[0]).mean(), relu(1 + judged[1]).mean()
         means = [part.detach().flatten(1).mean(1) for part in judged]
@@ -56,23 +58,24 @@ class PairGame(Game):
     def maker_loss(self, batch: Any, step: int) -> Tensor:
         condition, photo = batch[:, : self.channels], batch[:, self.channels :]
         made = self.maker(condition)
-        error = (made - photo).abs().mean()
+        error: Tensor = (made - photo).abs().mean()
         self.facts["error"] = error.detach()
         passed: Tensor = self.critic(torch.cat([condition, made], 1)).mean()
         value: Tensor = _L1 * error - passed
         return value
 
 
-def mismatched(x: Float[Tensor, "n c h w"], channels: int) -> Float[Tensor, "n c h w"]:
-    """Pairs that do not fit, made of pairs: the first half with the condition of the row before, the others with
-    their own, or in turn the photo, moved by 1 to 3 pixels up, down, left or right. Draws from the global generator.
+def mismatched(x: Float[Tensor, "n c h w"], channels: int, reach: int = 3) -> Float[Tensor, "n c h w"]:
+    """Pairs that do not fit, made of pairs: the first half (all with `reach` 0) with the condition of the row before,
+    the others with their own, or in turn the photo, moved by 1 to `reach` pixels up, down, left or right. Draws from
+    the global generator.
     """
     condition, photo = x[:, :channels], x[:, channels:]
-    half = len(x) // 2 if len(x) > 1 else 0
+    half = len(x) // 2 if reach and len(x) > 1 else 0 if reach else len(x)
     condition = torch.cat([condition.roll(1, 0)[:half], condition[half:]])
     rows = list(torch.cat([condition, photo], 1).split(1))
     ways = torch.randint(4, (len(x),)).tolist()
-    steps = torch.randint(1, _REACH + 1, (len(x),)).tolist()
+    steps = torch.randint(1, max(1, reach) + 1, (len(x),)).tolist()
     for row in range(half, len(x)):
         which = slice(0, channels) if row % 2 else slice(channels, None)
         rows[row] = rows[row].clone()

@@ -98,6 +98,13 @@ def test_mismatches_are_made_of_the_pairs() -> None:
         assert any(torch.equal(odd[row, changed], candidate[0, 0]) for candidate in candidates)
 
 
+def test_pairs_that_are_not_aligned_are_exchanged_only() -> None:
+    x = pairs(21, 5)
+    odd = mismatched(x, 1, reach=0)
+    torch.testing.assert_close(odd, torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1))
+    assert PairGANDetector(width=4, steps=2, reach=0).fit(x).history
+
+
 def test_moving_repeats_the_border() -> None:
     x = torch.arange(12.0).reshape(1, 1, 3, 4)
     down = moved(x, 1, 2)
@@ -126,6 +133,7 @@ def test_bad_input() -> None:
         ({"matching": "awares"}, "did you mean 'aware'"),
         ({"condition_channels": 0}, "at least 1"),
         ({"width": 0}, "at least 1"),
+        ({"reach": -1}, "reach at least 0"),
         ({"steps": 0}, "steps"),
         ({"scores": "patch"}, "patches, worst, l1, gap"),
         ({"scores": "l1+l1"}, "counts once"),
