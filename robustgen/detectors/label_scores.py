@@ -12,8 +12,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from robustgen.detectors.combination import robust_units
-from robustgen.errors import UsageError
+from robustgen.detectors.units import Units
 from robustgen.models.gan import Discriminator
 
 _MOST_FEATURES = 4000  # training inputs that the neighbours are looked for among
@@ -118,42 +117,26 @@ class LabelScores(nn.Module):
     for names that do not exist.
     """
 
-    centre: Tensor
-    scale: Tensor
-
     def __init__(self, names: str) -> None:
         super().__init__()
         self.largest = "|" in names
-        self.names = names.split("|" if self.largest else "+")
-        for name in self.names:
-            if name not in READINGS:
-                raise UsageError(
-                    f"a score is made of {', '.join(READINGS)}, all joined by + or all by |, but {name!r} came: for "
-                    "example logit+contrast"
-                )
-        if len(set(self.names)) < len(self.names):
-            raise UsageError(f"each part of a score counts once, but {names!r} came")
+        self.units = Units(names, READINGS, "|" if self.largest else "+")
+        self.names = self.units.chosen
         self.readings = nn.ModuleDict({name: READINGS[name]() for name in self.names})
-        self.register_buffer("centre", torch.zeros(len(self.names)))
-        self.register_buffer("scale", torch.ones(len(self.names)))
 
     def prepare(self, training: PairBatches, held_out: PairBatches) -> None:
         """Fit the readings to `training` pairs, and their units to `held_out` ones."""
         for reading in self.readings.values():
             assert isinstance(reading, Reading)
             reading.prepare(training)
-        if len(self.readings) > 1:
-            self.centre, self.scale = robust_units(torch.cat([self.apart(pairs) for pairs in held_out()], 1))
+        self.units.prepare(torch.cat([self.apart(pairs) for pairs in held_out()], 1))
 
     def apart(self, pairs: Pairs) -> Tensor:
         """(readings, n) each by itself."""
         return torch.stack([reading(pairs) for reading in self.readings.values()])
 
     def forward(self, pairs: Pairs) -> Tensor:
-        apart = self.apart(pairs)
-        if len(apart) == 1:
-            return apart[0]
-        deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
-        if self.largest:
+        deviations = self.units.deviations(self.apart(pairs))
+        if self.largest and len(deviations) > 1:
             return torch.cat([deviations[:1], 0.5 * deviations[1:]]).amax(0)
         return deviations.sum(0)

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from robustgen.detectors.combination import robust_units
 from robustgen.detectors.inferred import Inferences, Inferred
 from robustgen.detectors.parts import AbsoluteError, Dissimilarity, NearestCodes, SquaredError
+from robustgen.detectors.units import Units
 from robustgen.detectors.vae_parts import (
     ComplexityCorrected,
     Density,
@@ -53,24 +53,16 @@ class Panel(nn.Module):
     that do not exist or do not fit such inputs.
     """
 
-    centre: Tensor
-    scale: Tensor
-
     def __init__(self, names: str, shape: tuple[int, ...], *, labelled: bool = False) -> None:
         super().__init__()
-        self.chosen = names.split("+")
         every = {name: make() for name, make in READINGS.items()}
+        self.units = Units(names, every)
+        self.chosen = self.units.chosen
         for name in self.chosen:
-            if name not in every:
-                raise UsageError(
-                    f"a score is made of {', '.join(every)}, joined by +, but {name!r} came: for example density+knn"
-                )
             if every[name].images and len(shape) != 3:
                 raise UsageError(f"the score {name!r} needs images, but inputs have shape {shape}: use density or elbo")
             if every[name].labels and not labelled:
                 raise UsageError(f"the score {name!r} needs labels: use the conditional-vae")
-        if len(set(self.chosen)) < len(self.chosen):
-            raise UsageError(f"each part of a score counts once, but {names!r} came")
         self.readings = nn.ModuleDict(
             {
                 name: reading
@@ -79,16 +71,13 @@ class Panel(nn.Module):
                 if name in self.chosen or not reading.costly
             }
         )
-        self.register_buffer("centre", torch.zeros(len(self.chosen)))
-        self.register_buffer("scale", torch.ones(len(self.chosen)))
 
     def prepare(self, training: Inferences, held_out: Inferences, seed: int) -> None:
         """Fit all readings to shuffled `training` inputs, and the units of the chosen ones to `held_out` ones."""
         for reading in self.readings.values():
             if isinstance(reading, Reading):
                 reading.prepare(training, held_out, seed)
-        if len(self.chosen) > 1:
-            self.centre, self.scale = robust_units(torch.cat([self._apart(seen) for seen in held_out()], 1))
+        self.units.prepare(torch.cat([self._apart(seen) for seen in held_out()], 1))
 
     def each(self, seen: Inferred, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """(n,) of every reading by itself, or of those named. Raises `UsageError` for one that is not there."""
@@ -104,7 +93,5 @@ class Panel(nn.Module):
 
     def forward(self, seen: Inferred) -> Tensor:
         """(n,) the score."""
-        apart = self._apart(seen)
-        if len(apart) == 1:
-            return apart[0]
-        return ((apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]).sum(0)
+        found: Tensor = self.units(self._apart(seen))
+        return found

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustgen.detectors.combination import robust_units
 from robustgen.errors import UsageError
 
 
 @final
 class Units(nn.Module):
-    """The sum of the chosen readings, each in robust deviations from its median on held-out normal inputs; one alone
-    keeps its own unit.
+    """Readings, each in robust deviations from its median on held-out normal inputs, and their sum. One alone keeps its
+    own unit.
 
-    `names`: readings joined by "+". Raises `UsageError` for names that are not among those `known`, or come twice.
+    `names`: those chosen, joined by `separator`. Raises `UsageError` for names that are not among those `known`, or
+    come twice.
     """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, names: str, known: Sequence[str]) -> None:
+    def __init__(self, names: str, known: Iterable[str], separator: str = "+") -> None:
         super().__init__()
-        self.chosen = names.split("+")
+        self.chosen, there = names.split(separator), list(known)
         for name in self.chosen:
-            if name not in known:
-                raise UsageError(f"a score is made of {', '.join(known)}, joined by +, but {name!r} came")
+            if name not in there:
+                raise UsageError(
+                    f"a score is made of {', '.join(there)}, joined by {separator}, but {name!r} came: for example "
+                    f"{separator.join(there[:2])}"
+                )
         if len(set(self.chosen)) < len(self.chosen):
             raise UsageError(f"each part of a score counts once, but {names!r} came")
         self.register_buffer("centre", torch.zeros(len(self.chosen)))
@@ -39,15 +42,27 @@ class Units(nn.Module):
         """Take the units from the readings of held-out normal inputs."""
         if len(self.chosen) > 1:
             centre, scale = robust_units(apart)
-            self.centre, self.scale = centre.to(self.centre), scale.to(self.scale)
+            self.centre, self.scale = centre.to(self.centre.device), scale.to(self.scale.device)
 
-    def forward(self, apart: Float[Tensor, "kinds n"]) -> Float[Tensor, " n"]:
+    def deviations(self, apart: Float[Tensor, "kinds n"]) -> Float[Tensor, "kinds n"]:
+        """The readings in their units."""
         if len(self.centre) != len(self.chosen):
             raise UsageError(
                 f"this state is that of {len(self.centre)} readings, but the score is made of {'+'.join(self.chosen)}: "
                 "give the classifier that it was fitted with (watch), or the same scores"
             )
         if len(self.chosen) == 1:
-            return apart[0]
-        deviations = (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
-        return deviations.sum(0)
+            return apart
+        return (apart - self.centre.to(apart.dtype)[:, None]) / self.scale.to(apart.dtype)[:, None]
+
+    def forward(self, apart: Float[Tensor, "kinds n"]) -> Float[Tensor, " n"]:
+        return self.deviations(apart).sum(0)
+
+
+def robust_units(scores: Float[Tensor, "kinds n"]) -> tuple[Float[Tensor, " kinds"], Float[Tensor, " kinds"]]:
+    """The median and the robust deviation of each kind of score over inputs."""
+    centre = scores.median(1).values
+    deviation = 1.4826 * (scores - centre[:, None]).abs().median(1).values
+    # more than half of the inputs alike: then the spread of all, and where all are alike any unit does
+    deviation = torch.where(deviation > 0, deviation, scores.std(1, unbiased=False))
+    return centre, torch.where(deviation > 0, deviation, 1)

@@ -125,7 +125,7 @@ def test_readings_are_what_they_say(gan: ClassConditionalDetector, generator: to
     distances = [(bank[labels == y[row]] - features[row]).norm(dim=1) for row in range(20)]
     knn = torch.stack([row.sort().values[:5].mean() for row in distances])
     apart = torch.stack([-own, best_other - own, knn])
-    centre, scale = gan.combination.centre[:, None], gan.combination.scale[:, None]
+    centre, scale = gan.combination.units.centre[:, None], gan.combination.units.scale[:, None]
     torch.testing.assert_close(gan.score(x, y), ((apart - centre) / scale).sum(0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gan.critic(x, y), own)
     panel = gan.panel(x, y)
@@ -138,9 +138,9 @@ def test_the_largest_of_readings_is_passed_only_by_what_passes_each(
 ) -> None:
     x, y = toy(20, generator)
     both = LabelScores("logit|contrast")
-    both.centre, both.scale = gan.combination.centre[:2], gan.combination.scale[:2]
+    both.units.centre, both.units.scale = gan.combination.units.centre[:2], gan.combination.units.scale[:2]
     apart = torch.stack(list(gan.panel(x, y).values()))[:2]
-    first, second = (apart - both.centre[:, None]) / both.scale[:, None]
+    first, second = (apart - both.units.centre[:, None]) / both.units.scale[:, None]
     expected = torch.maximum(first, 0.5 * second)
     torch.testing.assert_close(both(Pairs(gan.discriminator, gan.standardised(x), y)), expected)
 

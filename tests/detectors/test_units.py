@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustgen.detectors.combination import robust_units
-from robustgen.detectors.units import Units
+from robustgen.detectors.units import Units, robust_units
 from robustgen.errors import UsageError
 
 

@@ -92,7 +92,7 @@ def test_a_score_is_the_sum_of_its_parts_in_robust_deviations(generator: torch.G
     x = normal(400, generator)
     both = VAEDetector("gaussian", code=4, scores="density+elbo", epochs=3).fit(x)
     parts = both.panel(x[:5], names=["density", "elbo"])
-    centre, scale = both.combination.centre, both.combination.scale
+    centre, scale = both.combination.units.centre, both.combination.units.scale
     expected = sum((parts[name] - centre[i]) / scale[i] for i, name in enumerate(("density", "elbo")))
     torch.testing.assert_close(both.score(x[:5]), expected)
     one = VAEDetector("gaussian", code=4, scores="elbo", epochs=3).fit(x)
