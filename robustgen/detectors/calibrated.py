@@ -160,7 +160,7 @@ class CalibratedDetector:
         """
         x = x.to(self.device)
         if self.features is None:
-            return self.detector.explain(x)
+            return self.detector.explain(x, self.condition(x))
         if self.typical is None:
             raise ArtifactError("this detector was fitted before explanations were known: fit it again")
         start = self.typical.to(x)

@@ -233,5 +233,6 @@ def test_a_classifier_gives_the_labels(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(again.score(x), judged.score(x))
     assert again.summary()["training"] == judged.summary()["training"]
+    torch.testing.assert_close(judged.explain(x[:2]), judged.detector.explain(x[:2], predicted[:2]))
     with pytest.raises(UsageError, match="give the classifier with --model"):
         CalibratedDetector.fit(name, source)
