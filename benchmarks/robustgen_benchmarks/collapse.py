@@ -77,12 +77,12 @@ def main() -> None:
             assert isinstance(detector, AdversarialDetector)
             with torch.no_grad():
                 x = as_sampler(detector, name).sample(samples, seed)
-            course = {key: values[-1] for key, values in detector.course().items()}
+            course = {key: values[-1] for key, values in detector.record.course().items()}
             row = {
                 "detector": name,
                 "seed": seed,
-                "warnings": detector.warnings(),
-                "collapsed": any("collapsed" in warning for warning in detector.warnings()),
+                "warnings": detector.record.warnings(),
+                "collapsed": any("collapsed" in warning for warning in detector.record.warnings()),
                 "classes": classes_found(model, x),
                 "frechet": compare(x, real, embed, "classifier").to_json(),
                 **course,
@@ -99,7 +99,7 @@ def main() -> None:
             f"{mean(row['classes'] for row in own):.1f} classes (real {stored['classes_of_real']:.1f}), Fréchet "
             f"distance {mean(row['frechet']['distance'] for row in own):.1f} "
             f"({mean(row['frechet']['real'] for row in own):.1f}), variety "
-            f"{mean(row['variety of fakes'] for row in own):.2f}\n"
+            f"{mean(row['variety'] for row in own):.2f}\n"
         )
 
 

@@ -163,7 +163,7 @@ def main() -> None:
                     alone = measured(reading(detector, name), pairs)
                     rows.setdefault(f"{row}: {name} alone", {})[str(seed)] = alone
                 rows[row][str(seed)]["generator obeys"] = obeyed(detector, network)
-                rows[row][str(seed)]["training"] = detector.verdict()
+                rows[row][str(seed)]["training"] = detector.record.verdict()
             given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
             sys.stdout.write(f"{row} seed {seed}: {rows[row][str(seed)]}\n")
             sys.stdout.flush()

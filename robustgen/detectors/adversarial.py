@@ -17,13 +17,13 @@ from robustgen.detectors.base import Detector
 from robustgen.detectors.combination import Combination
 from robustgen.detectors.gan_parts import GAN_PARTS
 from robustgen.detectors.parts import View, Views
+from robustgen.detectors.record import Record
 from robustgen.detectors.self_test import anomalies
-from robustgen.errors import RobustgenError, UsageError
+from robustgen.errors import UsageError
 from robustgen.metrics import auroc
 from robustgen.models.gan import Discriminator
 from robustgen.registry import suggestion
 from robustgen.runtime import seeded
-from robustgen.training import monitor
 from robustgen.training.descent import Recipe, TrainingProgress, descend
 from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.gan import (
@@ -35,9 +35,8 @@ from robustgen.training.gan import (
     spectral_by_default,
 )
 from robustgen.training.negatives import by_default, negatives
-from robustgen.training.two_players import Game, GameRecipe, Round, play
+from robustgen.training.two_players import Game, GameRecipe, play
 
-_FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector
 _WIDEST = 64  # directions of the discriminator's features that neighbours are looked for in
 _TIMES, _ROUNDS = 0.72, 12  # of the steps that one loss takes, and how often the players are judged
 _FEW = 1000  # training inputs below which real ones are varied
@@ -60,7 +59,6 @@ class AdversarialDetector(Detector, ABC):
     generator: nn.Module
     encoder: nn.Module
     combination: Combination
-    rounds: Tensor
     directions: Tensor
     by_default: ClassVar[str] = "discriminator+knn+edges"
 
@@ -102,7 +100,7 @@ class AdversarialDetector(Detector, ABC):
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
         self._recipe()  # what is out of range is said now
-        self.register_buffer("rounds", torch.empty(0, len(_FACTS)))
+        self.record = Record("told apart", "variety")
         self.register_buffer("directions", torch.empty(0, 0))
 
     @abstractmethod
@@ -171,7 +169,7 @@ class AdversarialDetector(Detector, ABC):
                 progress=game_progress,
             )
             self.to(device).eval()
-            self.rounds = _table(history).to(device)
+            self.record.keep(history)
             self._learn_to_encode(kept, device, recipe, encoding * recipe.steps, encoder_progress)
         self.to(device).eval()
         with torch.no_grad():
@@ -290,27 +288,6 @@ class AdversarialDetector(Detector, ABC):
         found: Tensor = self.discriminator(self.standardised(x))
         return found
 
-    @final
-    def verdict(self) -> str:
-        """How the game went, in a line."""
-        return monitor.verdict(self._history())
-
-    @final
-    def warnings(self) -> list[str]:
-        """What was wrong with the game, and what to try."""
-        return monitor.warnings(self._history())
-
-    @final
-    def course(self) -> dict[str, list[float]]:
-        """What each round showed: fakes told apart, variety of fakes, and the AUROC of made-up anomalies."""
-        names = ("fakes told apart", "variety of fakes", "made-up anomalies, AUROC")
-        return dict(zip(names, self.rounds.T.tolist(), strict=True))
-
-    def _history(self) -> list[Round]:
-        if not len(self.rounds):
-            raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) first")
-        return [Round(dict(zip(_FACTS[:-1], values[:-1], strict=True)), values[-1]) for values in self.rounds.tolist()]
-
 
 def check_drawn(n: int, truncation: float) -> None:
     """Raise `UsageError` unless so many inputs can be drawn so."""
@@ -323,8 +300,3 @@ def check_drawn(n: int, truncation: float) -> None:
 
 def _is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and min(shape[1:]) >= 6
-
-
-def _table(history: list[Round]) -> Tensor:
-    rows = [[r.facts.get(name, math.nan) for name in _FACTS[:-1]] + [r.judged or 0.0] for r in history]
-    return torch.tensor(rows)

@@ -22,9 +22,9 @@ from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
-from robustgen.detectors.monitored import Monitored
 from robustgen.detectors.pyod_names import PREFIX, pyod_name, pyod_options
 from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
+from robustgen.detectors.record import Recorded
 from robustgen.detectors.self_test import MOST, SelfTest, self_test
 from robustgen.detectors.standardise import Scale
 from robustgen.detectors.streaming import Streaming, as_streaming
@@ -201,8 +201,8 @@ class CalibratedDetector:
             "layer": self._layer,
             "codes_of": self.features.name if isinstance(self.features, Codes) else None,
             "facts": self.detector.facts() if isinstance(self.detector, Streaming) else {},
-            "training": self.detector.verdict() if isinstance(self.detector, Monitored) else None,
-            "training_warnings": self.detector.warnings() if isinstance(self.detector, Monitored) else [],
+            "training": self.detector.record.verdict() if isinstance(self.detector, Recorded) else None,
+            "training_warnings": self.detector.record.warnings() if isinstance(self.detector, Recorded) else [],
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "self_test": None if self.self_test is None else self.self_test.to_json(),
             "versions": versions(),
@@ -251,8 +251,6 @@ class CalibratedDetector:
             "layer": self._layer,
             "codes": self.features.config if isinstance(self.features, Codes) else None,
             "model": None if self.model is None else self._model_config(self.model),
-            "training": self.detector.verdict() if isinstance(self.detector, Monitored) else None,
-            "training_warnings": self.detector.warnings() if isinstance(self.detector, Monitored) else [],
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "self_test": None if self.self_test is None else self.self_test.to_json(),
         }

@@ -17,17 +17,16 @@ from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
 from robustgen.detectors.label_scores import LabelScores, PairBatches, Pairs
 from robustgen.detectors.labels import count_classes, labels_for
-from robustgen.errors import RobustgenError, UsageError
+from robustgen.detectors.record import Record
+from robustgen.errors import UsageError
 from robustgen.models.gan import Discriminator, Generator
 from robustgen.runtime import fitting_threads, seeded
-from robustgen.training import monitor
 from robustgen.training.descent import TrainingProgress
 from robustgen.training.game_plan import game_recipe
 from robustgen.training.labelled_games import LabelledGame
 from robustgen.training.negatives import Corrupt, by_default, negatives
-from robustgen.training.two_players import Game, GameRecipe, Round, play
+from robustgen.training.two_players import Game, GameRecipe, play
 
-_FACTS = ("told apart", "variety", "judged")  # of each round, as kept with the detector
 _JUDGED = 200  # held-out inputs that a round is judged on
 
 
@@ -48,7 +47,6 @@ class ClassConditionalDetector(Detector, ABC):
     discriminator: Discriminator
     generator: Generator
     combination: LabelScores
-    rounds: Tensor
     by_default: ClassVar[str]
     spectral: ClassVar[bool] = True
     pooled: ClassVar[bool] = False
@@ -79,7 +77,7 @@ class ClassConditionalDetector(Detector, ABC):
         self.learning_rate, self.seed = learning_rate, seed
         self._recipe()  # what is out of range is said now
         LabelScores(self._scores)
-        self.register_buffer("rounds", torch.empty(0, len(_FACTS)))
+        self.record = Record("told apart", "variety")
 
     @property
     @abstractmethod
@@ -140,8 +138,7 @@ class ClassConditionalDetector(Detector, ABC):
                 progress=progress,
             )
         self.to(device).eval()
-        found = [[r.facts.get(name, math.nan) for name in _FACTS[:-1]] + [r.judged or 0.0] for r in history]
-        self.rounds = torch.tensor(found, device=device)
+        self.record.keep(history)
         with torch.no_grad():
             self.combination.prepare(self._pairs(kept, shuffled=True), self._pairs(held))
 
@@ -194,18 +191,3 @@ class ClassConditionalDetector(Detector, ABC):
         labels = torch.arange(n, device=code.device) % (self.classes or 1) if condition is None else condition
         y = self._labels(code, labels)
         return self.restored(self.generator(code.to(next(self.generator.parameters()).dtype), y))
-
-    @final
-    def verdict(self) -> str:
-        """How the game went, in a line."""
-        return monitor.verdict(self._history())
-
-    @final
-    def warnings(self) -> list[str]:
-        """What was wrong with the game, and what to try."""
-        return monitor.warnings(self._history())
-
-    def _history(self) -> list[Round]:
-        if not len(self.rounds):
-            raise RobustgenError(f"{type(self).__name__} is not fitted: call fit(data) first")
-        return [Round(dict(zip(_FACTS[:-1], values[:-1], strict=True)), values[-1]) for values in self.rounds.tolist()]

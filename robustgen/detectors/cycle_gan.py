@@ -15,6 +15,7 @@ from robustgen.data.hold_out import hold_out
 from robustgen.data.labelled import LabelledRows, unpacked
 from robustgen.data.rows import Rows, TensorRows
 from robustgen.detectors.base import Detector
+from robustgen.detectors.record import Record
 from robustgen.detectors.self_test import self_test
 from robustgen.detectors.units import Units
 from robustgen.errors import DataError, UsageError
@@ -24,7 +25,7 @@ from robustgen.runtime import seeded
 from robustgen.training.cycle import CycleGame, both
 from robustgen.training.descent import TrainingProgress
 from robustgen.training.game_plan import game_recipe, playing
-from robustgen.training.two_players import Game, GameRecipe, Round, play
+from robustgen.training.two_players import Game, GameRecipe, play
 
 SCORES = ("cycle", "critic", "other", "identity", "divergence")
 _LEVELS, _NOISE = 8, 0.05
@@ -58,7 +59,6 @@ class CycleGANDetector(Detector):
     game: CycleGame
     units: Units
     noise: Tensor
-    history: list[Round]
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class CycleGANDetector(Detector):
         self.scores, self.temperature, self.width, self.blocks = scores, temperature, width, blocks
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
-        self.history = []
+        self.record = Record("cycle error", "identity error")
         self._classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # in a tuple it is no part of the state
         self._recipe()  # what is out of range is said now
         if scores != "auto":
@@ -128,7 +128,7 @@ class CycleGANDetector(Detector):
             return mean(self_test(lambda x: self._score(x, None), held_normal, "image").auroc.values())
 
         with playing(self.game, device, prod(rows.shape)):
-            self.history = play(
+            history = play(
                 self.game,
                 lambda shuffle: both(normal, other, recipe.batch_size, shuffle),
                 recipe,
@@ -137,6 +137,7 @@ class CycleGANDetector(Detector):
                 checkpoint=self._checkpoint,
                 progress=progress,
             )
+        self.record.keep(history)
         self.to(device).eval()
         with torch.no_grad():
             self._measure(held_normal)

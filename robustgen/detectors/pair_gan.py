@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from robustgen.data.hold_out import hold_out
 from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
+from robustgen.detectors.record import Record
 from robustgen.detectors.units import Units
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
@@ -22,7 +23,7 @@ from robustgen.runtime import seeded
 from robustgen.training.descent import TrainingProgress
 from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.image_pairs import PairGame, mismatched
-from robustgen.training.two_players import Game, GameRecipe, Round, play
+from robustgen.training.two_players import Game, GameRecipe, play
 
 MATCHING = ("aware", "none")
 SCORES = ("patches", "worst", "l1", "gap")
@@ -58,7 +59,6 @@ class PairGANDetector(Detector):
     discriminator: PatchDiscriminator
     generator: UNetGenerator
     units: Units
-    history: list[Round]
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class PairGANDetector(Detector):
         self.scores, self.width = scores, width
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
-        self.history = []
+        self.record = Record("mismatches told apart", "error")
         self._recipe()  # what is out of range is said now
         Units(scores, SCORES)
 
@@ -133,7 +133,7 @@ class PairGANDetector(Detector):
 
         game = PairGame(self.discriminator, self.generator, self.channels, share, self.reach)
         with playing(game, device, prod(rows.shape)):
-            self.history = play(
+            history = play(
                 game,
                 lambda shuffle: kept.batches(recipe.batch_size, shuffle),
                 recipe,
@@ -142,6 +142,7 @@ class PairGANDetector(Detector):
                 checkpoint=self._checkpoint,
                 progress=progress,
             )
+        self.record.keep(history)
         self.to(device).eval()
         with torch.no_grad():
             self.units.prepare(torch.cat([self._apart(part) for part in x.split(_AT_ONCE)], 1))

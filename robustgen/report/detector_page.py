@@ -11,7 +11,7 @@ import torch
 from robustgen.data.source import Source
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.codes import Codec, Mixer, Sampler, as_codec
-from robustgen.detectors.monitored import Monitored
+from robustgen.detectors.record import Recorded
 from robustgen.evaluation.compression import unit
 from robustgen.evaluation.encoding import encode
 from robustgen.evaluation.sampling import draw, mix
@@ -114,11 +114,11 @@ def _self_test(detector: CalibratedDetector, source: Source, seed: int) -> list[
 
 
 def _training(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
-    if not isinstance(detector.detector, Monitored):
+    if not isinstance(detector.detector, Recorded):
         return []
-    figure = course(detector.detector.course())
+    figure = course(detector.detector.record.course())
     return [
-        Paragraph(f"{detector.detector.verdict()}."),
+        Paragraph(f"{detector.detector.record.verdict()}."),
         Picture(figure, alt="Lines over the rounds of training: shares told apart, variety, and AUROC."),
     ]
 

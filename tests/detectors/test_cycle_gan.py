@@ -93,8 +93,8 @@ def test_translations_look_like_the_domain_and_keep_the_blots(fitted: CycleGANDe
         assert 0 <= made.min() <= made.max() <= 1
     with pytest.raises(UsageError, match="to normal or to other, but 'left'"):
         fitted.translate(x, "left")
-    assert {"told apart", "cycle error", "identity error"} <= set(fitted.history[0].facts)
-    assert None not in [r.judged for r in fitted.history]
+    assert {"cycle error", "identity error"} <= set(fitted.record.history()[0].facts)
+    assert None not in [r.judged for r in fitted.record.history()]
 
 
 def test_the_scores_by_name(fitted: CycleGANDetector) -> None:

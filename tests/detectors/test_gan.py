@@ -99,15 +99,15 @@ def test_every_part_can_be_the_score(part: str) -> None:
 
 
 def test_it_says_how_training_went(gan: GANDetector) -> None:
-    assert "of 6 kept" in gan.verdict()
-    assert isinstance(gan.warnings(), list)
-    course = gan.course()
-    assert set(course) == {"fakes told apart", "variety of fakes", "made-up anomalies, AUROC"}
+    assert "of 6 kept" in gan.record.verdict()
+    assert isinstance(gan.record.warnings(), list)
+    course = gan.record.course()
+    assert set(course) == {"told apart", "variety", "made-up anomalies, AUROC"}
     assert all(len(values) == 6 for values in course.values())
     restored = GANDetector(**gan.config).restore((1, 12, 12), gan.state_dict())
-    assert restored.verdict() == gan.verdict()
+    assert restored.record.verdict() == gan.record.verdict()
     with pytest.raises(RobustgenError, match="not fitted"):
-        GANDetector().verdict()
+        GANDetector().record.verdict()
 
 
 @pytest.mark.parametrize("loss", ["non-saturating", "wasserstein"])

@@ -47,10 +47,10 @@ def test_a_mismatch_is_found_if_mismatches_were_shown(taught: PairGANDetector) -
     assert found(taught, other) > 0.95
     assert found(taught, shifted) > 0.75
     assert found(untaught, shifted) < 0.5
-    judged = [r.judged for r in taught.history]
+    judged = [r.judged for r in taught.record.history()]
     assert None not in judged
-    assert all(r.judged is None for r in untaught.history)
-    assert {"told apart", "error"} <= set(taught.history[0].facts)
+    assert all(r.judged is None for r in untaught.record.history())
+    assert {"mismatches told apart", "error"} <= set(taught.record.history()[0].facts)
 
 
 def test_the_generator_draws_what_the_condition_asks_for(taught: PairGANDetector) -> None:
@@ -102,7 +102,7 @@ def test_pairs_that_are_not_aligned_are_exchanged_only() -> None:
     x = pairs(21, 5)
     odd = mismatched(x, 1, reach=0)
     torch.testing.assert_close(odd, torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1))
-    assert PairGANDetector(width=4, steps=2, reach=0).fit(x).history
+    assert PairGANDetector(width=4, steps=2, reach=0).fit(x).record.history()
 
 
 def test_moving_repeats_the_border() -> None:
