@@ -14,7 +14,7 @@ from robustgen.errors import UsageError
 from robustgen.models.gan import sides, widths_of
 
 _SLOPE = 0.2
-_LOUDEST = 0.3  # bound on a stage's noise: without it, noise alone comes to paint the texture
+_LOUDEST = 0.1  # bound on a stage's noise: without it, noise alone comes to paint the texture
 _MIXED = 0.5  # share of training inputs made of two styles (Karras et al. 2019, section 3.1)
 _USUAL = 0.99  # what a step keeps of the mean style
 
