@@ -32,7 +32,8 @@ from robustgen.attacks.fgsm import FGSM
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.data.source import Source
-from robustgen.detectors.calibrated import CalibratedDetector, accepts, kind_of
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.making import accepts, kind_of
 from robustgen.evaluation.adaptive import adaptive, evade
 from robustgen.metrics import Array, auroc
 from robustgen.models.load import LoadedModel, load_model

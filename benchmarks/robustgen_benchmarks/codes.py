@@ -29,7 +29,8 @@ from torch import Tensor
 from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.data.source import Source
-from robustgen.detectors.calibrated import CalibratedDetector, accepts
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.making import accepts
 from robustgen.evaluation.encoding import encode
 from robustgen.evaluation.interpolation import CONTROL, paths
 from robustgen.evaluation.rate import rate_distortion

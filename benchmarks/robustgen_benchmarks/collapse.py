@@ -24,8 +24,8 @@ from torch import Tensor
 from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.adversarial import AdversarialDetector
-from robustgen.detectors.calibrated import make
 from robustgen.detectors.codes import as_sampler
+from robustgen.detectors.making import make
 from robustgen.evaluation.frechet import compare, embedding
 from robustgen.models.load import LoadedModel, load_model
 from robustgen_benchmarks.machine import describe_machine, versions_with

@@ -37,8 +37,8 @@ from torch.nn.functional import interpolate
 from robustgen.artifacts import digest, to_json, write_atomically
 from robustgen.data.hold_out import hold_out
 from robustgen.data.rows import as_rows
-from robustgen.detectors.calibrated import accepts, make
 from robustgen.detectors.image_differences import dissimilarity
+from robustgen.detectors.making import accepts, make
 from robustgen.detectors.reconstruction import ReconstructionDetector
 from robustgen.metrics import auroc
 from robustgen.models.autoencoder import autoencoder

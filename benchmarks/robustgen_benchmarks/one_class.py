@@ -29,7 +29,7 @@ from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.data.source import Source, Split
 from robustgen.detectors import DETECTORS
-from robustgen.detectors.calibrated import accepts, make
+from robustgen.detectors.making import accepts, make
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks import pyod_peers
 from robustgen_benchmarks.machine import describe_machine, versions_with

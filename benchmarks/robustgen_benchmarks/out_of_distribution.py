@@ -29,7 +29,7 @@ from torch import Tensor
 
 from robustgen.artifacts import to_json
 from robustgen.data.load import load
-from robustgen.detectors.calibrated import accepts, make
+from robustgen.detectors.making import accepts, make
 from robustgen.detectors.vae import VAEDetector
 from robustgen.metrics import auroc
 from robustgen.models.likelihoods import LIKELIHOODS

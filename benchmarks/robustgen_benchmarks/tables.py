@@ -35,7 +35,7 @@ import numpy.typing as npt
 import torch
 
 from robustgen.artifacts import to_json
-from robustgen.detectors.calibrated import accepts, make
+from robustgen.detectors.making import accepts, make
 from robustgen.errors import RobustgenError
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks.dte_published import KNN, LOF, PUBLISHED

@@ -25,8 +25,9 @@ from torch import Tensor
 from robustgen.artifacts import to_json
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
-from robustgen.detectors.calibrated import CalibratedDetector, accepts
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.codes import Sampler
+from robustgen.detectors.making import accepts
 from robustgen.detectors.self_test import anomalies
 from robustgen.evaluation.frechet import embedding
 from robustgen.evaluation.generative import generative

@@ -33,8 +33,8 @@ from robustgen.attacks.fgsm import FGSM
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.detectors import DETECTORS
-from robustgen.detectors.calibrated import accepts, make
 from robustgen.detectors.class_conditional import ClassConditionalDetector
+from robustgen.detectors.making import accepts, make
 from robustgen.metrics import auroc
 from robustgen.models.load import load_model
 from robustgen.objectives import cross_entropy

@@ -101,7 +101,8 @@ def fit(
     from robustgen import runtime
     from robustgen.artifacts import RESULTS, check_free, read_artifact, staged, to_json
     from robustgen.data.load import load
-    from robustgen.detectors.calibrated import CalibratedDetector, accepts, declared, make
+    from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.detectors.making import accepts, declared, make
     from robustgen.errors import UsageError
     from robustgen.evaluation.domains import check_other, with_other
     from robustgen.evaluation.robustness import fingerprint

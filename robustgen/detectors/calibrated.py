@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,16 +16,14 @@ from robustgen.artifacts import Artifact, read_artifact, write_artifact
 from robustgen.calibration import Threshold, calibrate, p_values
 from robustgen.data.rows import as_rows
 from robustgen.data.source import DataSpec, Source, Split
-from robustgen.detectors import DETECTORS
 from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
-from robustgen.detectors.pyod_names import PREFIX, pyod_name, pyod_options
+from robustgen.detectors.making import make
 from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
 from robustgen.detectors.record import Recorded
 from robustgen.detectors.self_test import MOST, SelfTest, self_test
-from robustgen.detectors.standardise import Scale
 from robustgen.detectors.streaming import Streaming, as_streaming
 from robustgen.detectors.through import Watcher, seen_through
 from robustgen.detectors.variational import VariationalDetector
@@ -34,7 +31,6 @@ from robustgen.errors import ArtifactError, DataError, UsageError
 from robustgen.metrics import Array
 from robustgen.models.build import from_config
 from robustgen.models.load import LoadedModel
-from robustgen.registry import resolve
 from robustgen.runtime import versions
 from robustgen.training.descent import TrainingProgress
 
@@ -331,49 +327,3 @@ def _stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedMo
         )
     network = from_config(stored["rebuild"], _under("model.", artifact), str(artifact.path))
     return LoadedModel(network.eval(), stored["origin"], stored["sha256"], None, stored["rebuild"])
-
-
-def kind_of(name: str) -> type[Detector]:
-    """The class of the detector `name`. Raises `UsageError` for an unknown name."""
-    if name.startswith(PREFIX):
-        from robustgen.detectors.pyod import PyODDetector
-
-        pyod_name(name)
-        return PyODDetector
-    kind: type[Detector] = resolve(DETECTORS, name, "detector")
-    return kind
-
-
-def declared(name: str) -> type[Detector] | dict[str, Any]:
-    """Where the options of `name` are declared: its class, or for a detector of PyOD their types by name.
-
-    Loads PyOD for that. Raises `MissingPackageError` without it.
-    """
-    if not name.startswith(PREFIX):
-        return kind_of(name)
-    from robustgen.detectors.pyod import parameters_of
-
-    return parameters_of(name) | {"most": int, "scale": Scale}
-
-
-def accepts(name: str, option: str) -> bool:
-    """Whether detector `name` has such an option. Raises `UsageError` for an unknown name."""
-    return option in inspect.signature(kind_of(name)).parameters
-
-
-def make(name: str, options: Mapping[str, Any]) -> Detector:
-    """A fresh detector by name. Raises `UsageError` for an unknown name or option, or a value of the wrong type.
-
-    Of a detector of PyOD ("pyod:KNN") the options are PyOD's, and `most`, `scale` and `seed`.
-    """
-    kind = kind_of(name)
-    if name.startswith(PREFIX):
-        options = pyod_options(name, options)
-    known = list(inspect.signature(kind).parameters)
-    for option in options:
-        if option not in known:
-            raise UsageError(f"{name} has no option {option!r}: it has {', '.join(known)}")
-    try:
-        return kind(**options)
-    except TypeError as error:
-        raise UsageError(f"{name} cannot be made with {dict(options)}: {error}") from error

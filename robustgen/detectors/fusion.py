@@ -48,7 +48,7 @@ class FusionDetector(Detector):
         self.differentiable = all(member.differentiable for member in made)
 
     def _made(self) -> list[Detector]:
-        from robustgen.detectors.calibrated import accepts, make
+        from robustgen.detectors.making import accepts, make
 
         made = []
         for entry in self.members.split(","):

@@ -12,7 +12,6 @@ from torch.utils.data import TensorDataset
 
 from robustgen.data.rows import TensorRows
 from robustgen.detectors.base import Detector
-from robustgen.detectors.calibrated import make
 from robustgen.detectors.gaussian_mixture import GaussianMixtureDetector
 from robustgen.detectors.isolation_forest import IsolationForestDetector
 from robustgen.detectors.k_means import KMeansDetector
@@ -20,6 +19,7 @@ from robustgen.detectors.kernel_pca import KernelPCADetector
 from robustgen.detectors.knn import KNNDetector
 from robustgen.detectors.lof import LOFDetector
 from robustgen.detectors.mahalanobis import MahalanobisDetector
+from robustgen.detectors.making import make
 from robustgen.detectors.neighbours import kept_rows
 from robustgen.detectors.one_class_svm import OneClassSVMDetector
 from robustgen.detectors.pca import PCADetector

@@ -9,8 +9,9 @@ import torch
 from robustgen.artifacts import staged
 from robustgen.calibration import calibrate
 from robustgen.data.load import load
-from robustgen.detectors.calibrated import CalibratedDetector, make
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.codes import Codec, Sampler, as_codec, as_sampler, encoded, require_form
+from robustgen.detectors.making import make
 from robustgen.errors import RobustgenError, UsageError
 
 OPTIONS: dict[str, dict[str, object]] = {"pca": {"components": 6}, "autoencoder": {"epochs": 3, "code": 5}}

@@ -13,8 +13,9 @@ from robustgen.data.load import load
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.autoencoder import AutoencoderDetector
 from robustgen.detectors.base import Detector
-from robustgen.detectors.calibrated import CalibratedDetector, make
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.features import Features
+from robustgen.detectors.making import make
 from robustgen.detectors.parts import PARTS
 from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
 from robustgen.models.build import build

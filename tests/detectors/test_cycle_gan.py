@@ -16,8 +16,9 @@ import robustgen.training.two_players as two_players
 from robustgen.artifacts import staged
 from robustgen.data.domains import two_domains
 from robustgen.data.load import load
-from robustgen.detectors.calibrated import CalibratedDetector, make
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.cycle_gan import CycleGANDetector, divergence
+from robustgen.detectors.making import make
 from robustgen.errors import DataError, UsageError
 from robustgen.models.build import build
 from robustgen.models.load import LoadedModel

@@ -10,9 +10,9 @@ from torch.utils.data import TensorDataset
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.attribution import attribute, integrated_gradients, occlusion, typical
 from robustgen.detectors.base import Detector
-from robustgen.detectors.calibrated import make
 from robustgen.detectors.image_differences import dissimilarity
 from robustgen.detectors.k_means import KMeansDetector
+from robustgen.detectors.making import make
 from robustgen.detectors.parts import PARTS, View
 from robustgen.detectors.pca import PCADetector
 from robustgen.detectors.reconstruction import ReconstructionDetector

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from robustgen.detectors.auto import choice
-from robustgen.detectors.calibrated import make
 from robustgen.detectors.evidence import Evidence
 from robustgen.detectors.fusion import FusionDetector
+from robustgen.detectors.making import make
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
 from robustgen.testing import check_detector

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from robustgen.detectors.calibrated import make
+from robustgen.detectors.making import make
 from robustgen.detectors.pair_gan import PairGANDetector
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc

@@ -14,7 +14,8 @@ import torch
 from robustgen.artifacts import staged
 from robustgen.data.load import load
 from robustgen.detectors.base import Detector
-from robustgen.detectors.calibrated import CalibratedDetector, accepts, declared, make
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.making import accepts, declared, make
 from robustgen.detectors.pyod import PyODDetector
 from robustgen.detectors.pyod_names import EXCLUDED, PYOD, pyod_name
 from robustgen.errors import ArtifactError, DataError, MissingPackageError, UsageError

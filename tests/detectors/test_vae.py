@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustgen.detectors.calibrated import make
 from robustgen.detectors.inferred import Inferred
+from robustgen.detectors.making import make
 from robustgen.detectors.panel import READINGS, Panel
 from robustgen.detectors.vae import VAEDetector
 from robustgen.errors import UsageError

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from robustgen.attacks.pgd import PGD
 from robustgen.calibration import Threshold
 from robustgen.data.source import DataSpec
-from robustgen.detectors.calibrated import CalibratedDetector, make
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.making import make
 from robustgen.errors import UsageError
 from robustgen.evaluation.adaptive import WAYS, adaptive, evade, judged_against
 from robustgen.objectives import Evade, Way

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from robustgen.artifacts import to_json
 from robustgen.data.load import load
-from robustgen.detectors.calibrated import make
+from robustgen.detectors.making import make
 from robustgen.metrics import auroc
 from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.one_class import images
