@@ -111,18 +111,9 @@ def translate(
 
 
 def _write_picture(path: Path, found: Translated, spec: DataSpec) -> None:
-    import numpy as np
+    from robustgen.report.translations import translated_sheet
 
-    from robustgen.evaluation.compression import unit
-    from robustgen.report.translations import translation_sheet
-
-    chosen = np.unique(np.linspace(0, len(found.x) - 1, _DRAWN).round().astype(int))
-    x, made = unit(found.x[chosen], spec), found.made[chosen]
-    pair = x.shape[1] - made.shape[1]
-    rows = [("input", x), (f"as {found.to}", made)]
-    if pair:
-        rows = [("condition", x[:, :pair]), ("as a photo", made), ("photo", x[:, pair:])]
-    translation_sheet(rows, f"{spec.name} to {found.to}").savefig(path, dpi=150, format="png")
+    translated_sheet(found, spec, _DRAWN).savefig(path, dpi=150, format="png")
 
 
 def _write_arrays(path: Path, found: Translated, spec: DataSpec) -> None:

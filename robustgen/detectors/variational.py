@@ -176,8 +176,12 @@ class VariationalDetector(Detector, ABC):
 
     @final
     def sample(self, n: int, seed: int, condition: Tensor | None = None) -> Float[Tensor, "n *shape"]:
-        """`n` new inputs: codes drawn from the prior by `seed`, through the decoder."""
+        """`n` new inputs: codes drawn from the prior by `seed`, through the decoder; of all classes in turn, where it
+        has classes and no `condition` says which.
+        """
         if n < 1:
             raise UsageError(f"at least 1 new input can be drawn, but n={n} came")
         code = torch.randn(n, self.code, generator=torch.Generator().manual_seed(seed)).to(self._device)
+        if condition is None and self._labels():
+            condition = torch.arange(n, device=code.device) % (self._labels() or 1)
         return self.decode(code.to(next(self.vae.parameters()).dtype), condition)

@@ -11,17 +11,21 @@ import torch
 from robustgen.data.source import Source
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.codes import Codec, Mixer, Sampler, as_codec
+from robustgen.detectors.pair_gan import PairGANDetector
 from robustgen.detectors.record import Recorded
 from robustgen.evaluation.compression import unit
 from robustgen.evaluation.encoding import encode
 from robustgen.evaluation.sampling import draw, mix
+from robustgen.evaluation.translation import Translator, translate
 from robustgen.report.canvas import percent
 from robustgen.report.codes_page import codes_map
 from robustgen.report.course import course
 from robustgen.report.curves import score_histograms
+from robustgen.report.heat_maps import heat_map_sheet
 from robustgen.report.page import Block, Notice, Number, Numbers, Page, Paragraph, Picture, Section, Table
 from robustgen.report.samples import mixing_sheet, sample_sheet
 from robustgen.report.strips import reconstruction_maps
+from robustgen.report.translations import translated_sheet
 
 _MAPPED, _SHOWN, _MIXED, _COMPARED = 2000, 32, 6, 8
 
@@ -40,6 +44,8 @@ def detector_page(
             ("Training", _training),
             ("What it makes", _made),
             ("What it makes of inputs", _given_back),
+            ("What it translates", _translated),
+            ("Which patches do not fit", _patches),
             ("Map of codes", _map),
         )
         if (blocks := _told(progress, title, make, detector, source, seed))
@@ -128,7 +134,7 @@ def _drawable(detector: CalibratedDetector, source: Source) -> bool:
 
 
 def _made(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
-    if not (_drawable(detector, source) and isinstance(detector.detector, Sampler)) or detector.detector.conditional:
+    if not (_drawable(detector, source) and isinstance(detector.detector, Sampler)):
         return []
     x = draw(detector, _SHOWN, seed)
     judged = detector.judge(x)
@@ -175,6 +181,41 @@ def _given_back(detector: CalibratedDetector, source: Source, seed: int) -> list
         [f"{scores[row]:.3g}" for row in rows],
     )
     return [Picture(figure, alt="Held-out inputs, what the model gives back for them, and where the two differ.")]
+
+
+def _translated(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    own = detector.detector
+    if not isinstance(own, Translator):
+        return []
+    rows, blocks = source.spread("calibration", _COMPARED), list[Block]()
+    for to in own.directions:
+        found = translate(detector, source, rows, to)
+        if {found.x.shape[1], found.made.shape[1]} <= {1, 2, 3, 6} and found.made.shape[1] in (1, 3):
+            alt = f"Held-out inputs, and below each what the model makes of it towards {to}."
+            blocks.append(Picture(translated_sheet(found, source.spec, _COMPARED), alt=alt, caption=f"To {to}."))
+    return blocks
+
+
+def _patches(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
+    own = detector.detector
+    if not isinstance(own, PairGANDetector) or source.spec.shape[0] - own.channels not in (1, 3):
+        return []
+    x = source.read(source.spread("calibration", _COMPARED)).x
+    half = len(x) // 2
+    if not half:
+        return []
+    foreign = torch.cat([x.roll(1, 0)[half:, : own.channels], x[half:, own.channels :]], 1)
+    shown = torch.cat([x[:half], foreign])
+    parts = detector.explain(shown)[:, own.channels :].sum(1).cpu()
+    judged = detector.judge(shown)
+    notes = [f"{'own' if row < half else 'other'}: {judged.score[row]:.3g}" for row in range(len(shown))]
+    return [
+        Paragraph("Held-out photos with their own condition, and with that of another input; the score under each."),
+        Picture(
+            heat_map_sheet(unit(shown[:, own.channels :], source.spec), parts, notes),
+            alt="Photos, and over each a heat-map of what each place adds to the score.",
+        ),
+    ]
 
 
 def _map(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:

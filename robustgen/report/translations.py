@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from robustgen.data.source import DataSpec
 from robustgen.errors import DataError
+from robustgen.evaluation.compression import unit
+from robustgen.evaluation.translation import Translated
 from robustgen.report.canvas import Values, drawable, drawing
 from robustgen.report.strips import _Grid, _images, _show
 
@@ -36,3 +39,16 @@ def translation_sheet(rows: Sequence[tuple[str, Values]], title: str) -> Figure:
                 for column, place in enumerate(block):
                     _show(grid.axes(row, column), images[place])
         return grid.figure
+
+
+def translated_sheet(found: Translated, spec: DataSpec, most: int) -> Figure:
+    """At most `most` of the inputs, evenly chosen, over what was made of them; of pairs the condition first and the
+    photo last.
+    """
+    chosen = np.unique(np.linspace(0, len(found.x) - 1, most).round().astype(int))
+    x, made = unit(found.x[chosen], spec), found.made[chosen]
+    pair = x.shape[1] - made.shape[1]
+    rows = [("input", x), (f"as {found.to}", made)]
+    if pair:
+        rows = [("condition", x[:, :pair]), ("as a photo", made), ("photo", x[:, pair:])]
+    return translation_sheet(rows, f"{spec.name} to {found.to}")

@@ -36,7 +36,7 @@ def test_the_page_shows_what_the_detector_has(name: str) -> None:
     told: list[str] = []
     page = detector_page(fitted, source, "robustgen fit ...", progress=told.append)
     assert [section.title for section in page.sections] == SECTIONS[name]
-    assert len(told) == 6
+    assert len(told) == 8
     pictures = sum(isinstance(block, Picture) for section in page.sections for block in section.blocks)
     text = render(page)
     assert text.count("<img") + text.count("<svg") >= pictures > 0
