@@ -103,6 +103,7 @@ def main() -> None:
         foreign[name] = other.read(other.spread("test", given.n)).x
     found = kinds(base, labels, foreign, model, given.eps, given.seed)
     embed, features = embedding(model, torch.device("cpu"))
+    features = features.replace(given.model, Path(given.model).name)  # no path of this machine in the results
     stored: dict[str, Any] = {
         "command": f"python -m robustgen_benchmarks.vae_or_gan --data {source.spec.name} --detectors "
         f"{' '.join(given.detectors)} --foreign {' '.join(Path(name).name for name in given.foreign)} --preset "
