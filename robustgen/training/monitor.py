@@ -8,7 +8,7 @@ from robustgen.training.two_players import Round
 
 _LATE = 3  # rounds that a verdict rests on
 _COLLAPSED = 0.2  # of the data's spread
-_WON, _LOST = 0.995, 0.5  # share of (real, fake) pairs that the critic puts in order
+_WON, _LOST = 0.995, 0.4  # share of (real, fake) pairs that the critic puts in order; near a half is a draw
 _BLIND = 0.6
 
 
@@ -34,7 +34,7 @@ def warnings(history: Sequence[Round]) -> list[str]:
         )
     if apart is not None and apart < _LOST:
         found.append(
-            f"the generator has won: the discriminator puts {apart:.1%} of pairs in order, no better than by chance: "
+            f"the generator has won: the discriminator puts {apart:.1%} of pairs in order, fewer than by chance: "
             "lower the learning rate or add negatives"
         )
     judged = [r.judged for r in history if r.judged is not None]
