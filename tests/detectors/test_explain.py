@@ -159,7 +159,7 @@ def test_a_combination_is_explained_in_the_units_of_its_parts() -> None:
     names = ("ssim", "knn", "l1")
     both = make("autoencoder", {"epochs": 8, "scores": "+".join(names)}).fit(x).double()
     apart = [make("autoencoder", {"epochs": 8, "scores": name}).fit(x).double() for name in names]
-    expected = sum(one.explain(odd) / scale for one, scale in zip(apart, both.combination.scale, strict=True))
+    expected = sum(one.explain(odd) / scale for one, scale in zip(apart, both.combination.units.scale, strict=True))
     torch.testing.assert_close(both.explain(odd), expected, rtol=1e-5, atol=1e-6)
 
 
