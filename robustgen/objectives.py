@@ -147,9 +147,9 @@ class Rejection:
         """(scores (n,), differentiable in `x`; accepted (n,)). A score that is no number is a rejection."""
         if self.draws == 1:
             score = self.score(x, label)
-            return score, score.detach() <= self.threshold
+            return score, score.detach().double() <= self.threshold
         scores = torch.stack([self.score(x, label) for _ in range(self.draws)])
-        return scores.mean(0), (scores.detach() <= self.threshold).double().mean(0) >= 0.5
+        return scores.mean(0), (scores.detach().double() <= self.threshold).double().mean(0) >= 0.5
 
     def excess(self, score: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """How far scores lie above the threshold, in units of `scale`; no gradient."""
