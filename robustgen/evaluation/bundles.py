@@ -29,7 +29,7 @@ FAMILIES = {
     "s-pgd": Entry("", "PGD on the label until it is wrong, from there on the score (Bryniarski 2021)"),
     "lagrangian": Entry("", "PGD on a weighted sum of both unit gradients, weights 0.5 and 2"),
     "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
-    "multi-targeted": Entry("", "s-pgd and o-pgd towards each of the likeliest wrong classes"),
+    "multi-targeted": Entry("", "s-pgd and lagrangian-0.5 towards each of the likeliest wrong classes"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
     "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
 }
@@ -41,9 +41,9 @@ class Bundle:
     """How much each attack may spend on an input; one that takes 0 steps or queries is left out.
 
     `steps` for each of the ways of `WAYS` from each of `starts`, with `restarts`; `target_steps` towards each of the
-    `targets` likeliest wrong classes (None = all), by s-pgd and o-pgd; `match_steps` towards each of `references`
-    inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores. `draws`: of a random score,
-    averaged at every step.
+    `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each of `references`
+    inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores.
+    `draws`: of a random score, averaged at every step.
     """
 
     steps: int
@@ -94,7 +94,7 @@ def members(
                     **settings,
                 )
     if bundle.target_steps:
-        for name in ("s-pgd", "o-pgd"):
+        for name in ("s-pgd", "lagrangian-0.5"):
             found[f"multi-targeted-{name}"] = EvadingPGD(
                 threat=threat,
                 objective=Evade(rejection, **WAYS[name]),
