@@ -16,6 +16,7 @@ from robustgen.errors import UsageError
 from robustgen.registry import suggestion
 from robustgen_cli import options as o
 from robustgen_cli import output
+from robustgen_cli.attack_adaptive import NAMES, attack_guard
 from robustgen_cli.loading import load_named
 from robustgen_cli.parameters import settings
 
@@ -34,12 +35,25 @@ def attack(
         typer.Argument(
             metavar="ATTACK",
             help="One of 'robustgen list attacks'.",
-            autocompletion=o.among(ATTACKS),
+            autocompletion=o.among((*ATTACKS, *NAMES)),
             show_default=False,
         ),
     ],
-    model: o.Model,
     data: o.Data,
+    model: o.OptionalModel = None,
+    guard: Annotated[
+        Path | None,
+        typer.Option("--guard", help="With 'adaptive': a directory made by 'robustgen guard'.", show_default=False),
+    ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "--bundle", help="With 'adaptive': standard or strong.", autocompletion=o.among(("standard", "strong"))
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="NAME,...", help="With 'adaptive': these of its attacks alone.")
+    ] = None,
     eps: o.Eps = None,
     out: Annotated[
         Path | None,
@@ -151,6 +165,8 @@ def attack(
 
     A killed run with --out goes on where it stopped when the same command is given again.
 
+    The attack 'adaptive' takes --guard: classifier and detectors are attacked together.
+
     Example: robustgen attack pgd --model victim/ --data fashion-mnist --eps 8/255 --norm linf --out run/
     """
     from robustgen import runtime
@@ -161,6 +177,14 @@ def attack(
     from robustgen.evaluation.summary import configuration
     from robustgen.threat import ThreatModel
 
+    if name in NAMES:
+        attack_guard(
+            name, guard, data, eps, norm=norm, bundle=bundle, only=only, out=out, split=split, limit=limit, size=size,
+            device=device, seed=seed, batch_size=batch_size, json=json, quiet=quiet, force=force,
+        )  # fmt: skip
+        return
+    if model is None or guard is not None or bundle is not None or only is not None:
+        raise UsageError(f"{name} attacks a model: give --model, and leave --guard, --bundle and --only to adaptive")
     # all that can be checked before anything is loaded
     if out is not None:
         check_free(out, force)

@@ -41,8 +41,8 @@ class Bundle:
     """How much each attack may spend on an input; one that takes 0 steps or queries is left out.
 
     `steps` for each of the ways of `WAYS` from each of `starts`, with `restarts`; `target_steps` towards each of the
-    `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each of `references`
-    inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores.
+    `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each
+    of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores.
     `draws`: of a random score, averaged at every step.
     """
 
