@@ -108,7 +108,7 @@ def imitate(
             found = network(points[part]).gather(1, labels[part][:, None])[:, 0]
             loss = torch.nn.functional.smooth_l1_loss(found, wanted[part])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     network.eval().requires_grad_(False)
     return lambda x, label: network(x).gather(1, label[:, None])[:, 0] * spread + middle
