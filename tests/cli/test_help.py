@@ -80,7 +80,7 @@ def test_importing_the_library_is_light() -> None:
     ("line", "offers"),
     [
         ("robustgen att", {"attack"}),
-        ("robustgen attack ", set(ATTACKS)),
+        ("robustgen attack ", {*ATTACKS, "adaptive", "adaptive-standard", "adaptive-strong"}),
         ("robustgen fit k-", {"k-means"}),
         ("robustgen list d", {"data", "detectors"}),
         ("robustgen train --data fash", {"fashion-mnist"}),
