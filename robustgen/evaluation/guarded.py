@@ -23,8 +23,8 @@ from robustgen.metrics import Array, Estimate, auroc, proportion, rate_above, sc
 from robustgen.registry import suggestion
 
 Threat = Literal["Z", "N", "T", "W", "Q"]
-"""What is known to whoever changed the inputs. Z: the classifier. N: nothing, changes that keep the label. T: classifier
-and detector, with other weights. W: both. Q: both, by their answers alone.
+"""What is known to whoever changed the inputs. Z: the classifier. N: nothing, changes that keep the label. T: both, but
+not their weights. W: both. Q: both, by their answers alone.
 """
 
 RATES = (0.001, 0.01, 0.05)
