@@ -18,7 +18,20 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from robustgen.errors import RobustgenError
-from robustgen_cli import attack, demo, detect, encode, fit, interpolate, reconstruct, sample, show, train, translate
+from robustgen_cli import (
+    attack,
+    demo,
+    detect,
+    encode,
+    fit,
+    guard,
+    interpolate,
+    reconstruct,
+    sample,
+    show,
+    train,
+    translate,
+)
 from robustgen_cli import list as list_command
 from robustgen_cli.output import plain
 
@@ -37,6 +50,7 @@ for module in (
     train,
     attack,
     fit,
+    guard,
     detect,
     encode,
     reconstruct,

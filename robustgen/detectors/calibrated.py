@@ -160,13 +160,18 @@ class CalibratedDetector:
         x = x.to(self.device)
         if self.features is None:
             return self.detector.explain(x, self.condition(x))
-        if self.typical is None:
+        if self.usual is None:
             raise ArtifactError("this detector was fitted before explanations were known: fit it again")
-        start = self.typical.to(x)
+        start = self.usual.to(x)
         if self.detector.differentiable:
             return attribute(self.score, x, start.expand_as(x))
         with torch.no_grad():
             return occlusion(self.score, x, start)
+
+    @property
+    def usual(self) -> Tensor | None:
+        """The median training input (*shape), from which explanations start."""
+        return self.detector.typical if self.features is None else self.typical
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""

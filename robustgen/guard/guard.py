@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast, final
 
@@ -12,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustgen.artifacts import read_artifact, state_digest, write_artifact
+from robustgen.artifacts import state_digest
 from robustgen.calibration import Threshold, calibrate, p_values
 from robustgen.data.source import DataSpec, Source
-from robustgen.detectors.calibrated import CalibratedDetector, stored_model
+from robustgen.detectors.attribution import attribute, occlusion
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
 from robustgen.guard.channel import Channel, Member
 from robustgen.guard.combine import Combine
@@ -92,10 +92,10 @@ class Guard(nn.Module):
         )
         self.across = Combine(across, len(grouped))
         self.single = len(everyone) == 1
-        self.threshold = threshold
+        self._threshold = threshold
         self.calibration_scores: Array = np.zeros(0)
         if self.single:
-            self.threshold = threshold or everyone[0].threshold
+            self._threshold = threshold or everyone[0].threshold
             self.calibration_scores = everyone[0].calibration_scores
         elif threshold is not None:
             raise UsageError(
@@ -139,15 +139,19 @@ class Guard(nn.Module):
                 found = scores[0][0]
             else:
                 first, second = ([part[:, start::2] for part in scores] for start in (0, 1))
-                for channel, part in zip(self._channels().values(), first, strict=True):
+                for channel, part in zip(self.parts.values(), first, strict=True):
                     channel.prepare(part)
                 self.across.prepare(self._together(first))
                 found = self.across(self._together(second))
         held = np.sort(found.double().cpu().numpy())
         if not np.isfinite(held).all():
             raise DataError(f"scores of held-out inputs of {source.spec.name!r} are NaN or infinite: fit again")
-        self.calibration_scores, self.threshold = held, calibrate(held, fpr)
+        self.take(held, calibrate(held, fpr))
         return self
+
+    def take(self, calibration_scores: Array, threshold: Threshold) -> None:
+        """Use this threshold, and these sorted scores of normal inputs for p-values."""
+        self.calibration_scores, self._threshold = calibration_scores, threshold
 
     def _raw(self, source: Source, rows: Any, progress: Callable[[int], None] | None) -> list[Tensor]:
         """The members' own scores of inputs, (k, n) for each channel."""
@@ -155,25 +159,27 @@ class Guard(nn.Module):
         for start in range(0, len(rows), _AT_ONCE):
             x = source.read(rows[start : start + _AT_ONCE]).x.to(self.device)
             label = self.classifier(x).argmax(1)
-            parts.append([channel.scores(x, label) for channel in self._channels().values()])
+            parts.append([channel.scores(x, label) for channel in self.parts.values()])
             if progress is not None:
                 progress(len(x))
         return [torch.cat(part, 1) for part in zip(*parts, strict=True)]
 
-    def _channels(self) -> dict[str, Channel]:
+    @property
+    def parts(self) -> dict[str, Channel]:
+        """Its channels by name."""
         return cast(dict[str, Channel], dict(self.channels.items()))
 
     def _together(self, scores: list[Tensor]) -> Tensor:
         """(channels, n) -log p."""
-        pairs = zip(self._channels().values(), scores, strict=True)
+        pairs = zip(self.parts.values(), scores, strict=True)
         return torch.stack([channel.together(part) for channel, part in pairs])
 
     def evidence(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:
         """-log p by channel of inputs judged against labels; of a guard of one detector, its score."""
-        self._require_calibrated()
+        _ = self.threshold
         if self.single:
-            return {name: channel.scores(x, label)[0] for name, channel in self._channels().items()}
-        return {name: channel.together(channel.scores(x, label)) for name, channel in self._channels().items()}
+            return {name: channel.scores(x, label)[0] for name, channel in self.parts.items()}
+        return {name: channel.together(channel.scores(x, label)) for name, channel in self.parts.items()}
 
     def score(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """How suspicious inputs are, differentiable in `x`; a row's score does not depend on the rows beside it.
@@ -198,11 +204,10 @@ class Guard(nn.Module):
 
     def accepts(self, score: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Which scores lead to acceptance; one that is not a number does not."""
-        return score.double() <= self._require_calibrated().value
+        return score.double() <= self.threshold.value
 
     def judge(self, x: Float[Tensor, "n *shape"]) -> GuardVerdicts:
         """Predicted classes, scores, p-values and verdicts."""
-        threshold = self._require_calibrated()
         with torch.no_grad():
             x = x.to(self.device)
             label = self.classifier(x).argmax(1)
@@ -210,7 +215,7 @@ class Guard(nn.Module):
             score = self._joined(evidence)
         flagged = ~self.accepts(score)
         apart = torch.stack(list(evidence.values()))
-        fires = (apart.double() > threshold.value) | (apart == apart.amax(0))
+        fires = (apart.double() > self.threshold.value) | (apart == apart.amax(0))
         names = [
             "+".join(name for name, fired in zip(evidence, row, strict=True) if fired) if out else NORMAL
             for row, out in zip(fires.T.tolist(), flagged.tolist(), strict=True)
@@ -225,15 +230,40 @@ class Guard(nn.Module):
             {name: part.double().cpu().numpy() for name, part in evidence.items()},
         )
 
-    def _require_calibrated(self) -> Threshold:
-        if self.threshold is None:
+    def explain(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """How much each value of an input adds to its score above the median training input's: see `attribute`, and
+        `occlusion` for members without gradients. The result carries no gradient.
+        """
+        x, usual = x.to(self.device), self.usual
+        if usual is None:
+            raise ArtifactError("this guard's detectors were fitted before explanations were known: fit them again")
+        start = usual.to(x)
+        if self.differentiable:
+            return attribute(self.score, x.detach(), start.expand_as(x))
+        with torch.no_grad():
+            return occlusion(self.score, x, start)
+
+    @property
+    def usual(self) -> Tensor | None:
+        """The median training input (*shape)."""
+        return self.members[0].usual
+
+    def class_name(self, label: int) -> str:
+        """What the classifier's class is called: by its data's names, else its number."""
+        names = self.loaded.spec.classes if self.loaded.spec is not None else self.spec.classes
+        return names[label] if label < len(names) else str(label)
+
+    @property
+    def threshold(self) -> Threshold:
+        """An input is rejected when its score is above this one's value. Raises `RobustgenError` before calibration."""
+        if self._threshold is None:
             raise RobustgenError("this guard is not calibrated: use Guard.fit, or call calibrate(source, fpr)")
-        return self.threshold
+        return self._threshold
 
     @property
     def members(self) -> list[CalibratedDetector]:
         """Its detectors, channel by channel."""
-        return [member.fitted for channel in self._channels().values() for member in channel.everyone]
+        return [member.fitted for channel in self.parts.values() for member in channel.everyone]
 
     @property
     def differentiable(self) -> bool:
@@ -248,7 +278,7 @@ class Guard(nn.Module):
     @property
     def name(self) -> str:
         """Its detectors' names, those of a channel joined by "+", channels by "|"."""
-        return "|".join("+".join(m.name for m in channel.everyone) for channel in self._channels().values())
+        return "|".join("+".join(m.name for m in channel.everyone) for channel in self.parts.values())
 
     @property
     def device(self) -> torch.device:
@@ -256,25 +286,23 @@ class Guard(nn.Module):
 
     def at(self, fpr: float) -> Guard:
         """The same guard, sharing its parts, with the threshold for another false-alarm rate."""
-        self._require_calibrated()
         other = Guard.__new__(Guard)
         other.__dict__ = dict(self.__dict__)
-        other.threshold = calibrate(self.calibration_scores, fpr)
+        other._threshold = calibrate(self.calibration_scores, fpr)
         return other
 
     def summary(self) -> dict[str, Any]:
         """What is known of it, as plain values for JSON."""
-        threshold = self._require_calibrated()
+        threshold = self.threshold
         return {
-            "guard": self.name,
+            "detector": self.name,
             "classifier": self.loaded.origin,
             "channels": {
-                name: [member.fitted.summary() for member in channel.everyone]
-                for name, channel in self._channels().items()
+                name: [member.fitted.summary() for member in channel.everyone] for name, channel in self.parts.items()
             },
             "within": self.within,
             "across": self.across.how,
-            "weights": {name: channel.combine.weights.tolist() for name, channel in self._channels().items()},
+            "weights": {name: channel.combine.weights.tolist() for name, channel in self.parts.items()},
             "data": self.spec.name,
             "fpr": threshold.fpr,
             "threshold": threshold.value,
@@ -284,76 +312,19 @@ class Guard(nn.Module):
 
     def save(self, directory: Path) -> None:
         """Write everything needed to judge again into `directory`, a staged one: one artifact, its detectors inside."""
-        threshold = self._require_calibrated()
-        channels: dict[str, list[dict[str, Any]]] = {}
-        for name, channel in self._channels().items():
-            for number, member in enumerate(channel.everyone):
-                place = f"{name}.{number}.{member.name.replace(':', '.')}"
-                inside = directory / "members" / place
-                inside.mkdir(parents=True)
-                fitted = member.fitted
-                through = None if fitted.model is None else replace(self.loaded, rebuild=None)  # stored once, here
-                replace(fitted, model=through).save(inside)
-                entry = {"place": place, "sha256": read_artifact(inside).sha256, "model": through is not None}
-                channels.setdefault(name, []).append(entry)
-        config = {
-            "classifier": self.loaded.to_config(),
-            "channels": channels,
-            "within": self.within,
-            "across": self.across.how,
-            "threshold": asdict(threshold),
-            "data": self.spec.to_json(),
-            "order": list(channels),
-        }
-        tensors = {f"guard.{name}": value for name, value in self._fused_state().items()}
-        tensors["calibration_scores"] = torch.from_numpy(self.calibration_scores)
-        if self.loaded.rebuild is not None:
-            tensors |= {f"model.{name}": value for name, value in self.classifier.state_dict().items()}
-        write_artifact(directory, "guard", config, tensors)
+        from robustgen.guard.saved import save
 
-    def _fused_state(self) -> dict[str, Tensor]:
-        """What `calibrate` learnt."""
-        state = {f"across.{name}": value for name, value in self.across.state_dict().items()}
-        for name, channel in self._channels().items():
-            for part in ("evidence", "combine", "own"):
-                found = channel.get_submodule(part).state_dict()
-                state |= {f"channels.{name}.{part}.{key}": value for key, value in found.items()}
-        return state
+        save(self, directory)
 
-    @classmethod
-    def load(cls, path: Path, model: LoadedModel | None = None) -> Guard:
+    @staticmethod
+    def load(path: Path, model: LoadedModel | None = None) -> Guard:
         """Read a saved guard. `model`: its classifier, if that was your own code and is not stored with it.
 
         Raises `ArtifactError` if the artifact is damaged, `UsageError` if another classifier is given.
         """
-        artifact = read_artifact(path, "guard")
-        config = artifact.config
-        try:
-            classifier = stored_model(artifact, config["classifier"], model)
-            grouped: dict[str, list[CalibratedDetector]] = {}
-            for name in config["order"]:
-                for entry in config["channels"][name]:
-                    place = path / "members" / _safe(entry["place"])
-                    if read_artifact(place, "detector").sha256 != entry["sha256"]:
-                        raise ArtifactError(f"{place} is not the detector that this guard was made with: make it again")
-                    fitted = CalibratedDetector.load(place, classifier if entry["model"] else None)
-                    grouped.setdefault(name, []).append(fitted)
-            guard = cls(classifier, grouped, within=config["within"], across=config["across"])
-            guard._take_over({key[6:]: value for key, value in artifact.tensors.items() if key.startswith("guard.")})
-            guard.threshold = Threshold(**config["threshold"])
-            guard.calibration_scores = artifact.tensors["calibration_scores"].double().numpy()
-            guard.spec = DataSpec.from_json(config["data"])
-            return guard
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(
-                f"{path} does not say what a guard needs ({type(error).__name__}: {error}): make it again with this "
-                "version of robustgen"
-            ) from error
+        from robustgen.guard.saved import load
 
-    def _take_over(self, state: Mapping[str, Tensor]) -> None:
-        for name, value in state.items():
-            owner, _, leaf = name.rpartition(".")
-            setattr(self.get_submodule(owner), leaf, value.to(self.device))
+        return load(path, model)
 
 
 def _loaded(network: nn.Module) -> LoadedModel:
@@ -383,10 +354,3 @@ def _one_form(everyone: Sequence[CalibratedDetector]) -> DataSpec:
                 f"{first.shape}, {other.name} on {other.spec.name!r} {other.spec.shape}"
             )
     return first
-
-
-def _safe(place: str) -> str:
-    """A name inside the artifact. Raises `ArtifactError` for one that leads out of it."""
-    if "/" in place or "\\" in place or place in ("", ".", ".."):
-        raise ArtifactError(f"a guard's member is said to lie in {place!r}, which is no folder of it: make it again")
-    return place
