@@ -96,8 +96,8 @@ def as_split(held: Array, fresh: Array, fpr: float) -> dict[str, Any]:
 
 
 def pool(judge: CalibratedDetector | Guard, source: Source, start: int = 0) -> tuple[Array, Array]:
-    """Scores of the calibration and of the test inputs. Of a guard of several the calibration inputs that taught it p-values are left
-    out: with `start` 1 those at odd places alone.
+    """Scores of the calibration and of the test inputs. Of a guard of several, the calibration inputs that
+    taught it p-values are left out: with `start` 1 those at odd places alone.
     """
     calibration, test = source.rows("calibration")[start :: 1 + start], source.rows("test")
     with torch.no_grad():

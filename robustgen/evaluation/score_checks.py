@@ -1,7 +1,8 @@
 """Does a guard's score give an attacker something to follow? Measured on the score alone, without attacks.
 
 After Athalye, Carlini, Wagner 2018, "Obfuscated gradients give a false sense of security": gradients that are
-shattered, vanish or are drawn at random make a weak detector look strong, and so do scores that hide what they depend on.
+shattered, vanish or are drawn at random make a weak detector look strong, and so do scores that hide what they
+depend on.
 """
 
 from __future__ import annotations
