@@ -2,8 +2,8 @@
 
 A principal-component detector beside a small network on digits, sound and with each of eight planted faults (`faults`).
 For each: which masking checks fail; how many inputs an attacker loses who follows the faulty score (`followed`); and
-how many fall to one who goes round the fault (`broken`), all judged by the faulty guard itself: by the score without the
-fault as a stand-in for its gradient (BPDA, Athalye, Carlini, Wagner 2018), by the mean over draws (EOT) for random
+how many fall to one who goes round the fault (`broken`), all judged by the faulty guard itself: by the score without
+the fault as a stand-in for its gradient (BPDA, Athalye, Carlini, Wagner 2018), by the mean over draws (EOT) for random
 ones.
 What an attacker of a random score finds is judged by the majority of 21 fresh draws, each row by itself.
 
