@@ -18,7 +18,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ from robustgen.runtime import seeded
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import train
 from robustgen.training.descent import Recipe
-from robustgen_benchmarks.faults import FAULTS, Faulty, planted
+from robustgen_benchmarks.faults import FAULTS, Fault, Faulty, planted
 from robustgen_benchmarks.machine import describe_machine, versions_with
 
 
@@ -53,7 +53,8 @@ def lost(guard: Guard, score: Score, threshold: float, x: Tensor, y: Tensor, thr
             for _ in range(21):
                 apart = [guard.score(found[k : k + 1], label[k : k + 1]) for k in range(len(x))]
                 votes += guard.accepts(torch.cat(apart)).float()
-    return (label != y) & (votes > 10)
+    passed: Tensor = (label != y) & (votes > 10)
+    return passed
 
 
 def row(guard: Guard, fault: str, x: Tensor, y: Tensor, threat: ThreatModel) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def main() -> None:
     for fault in ("none", *FAULTS):
         if fault in stored["rows"]:
             continue
-        fitted = sound if fault == "none" else planted(sound, fault, source)
+        fitted = sound if fault == "none" else planted(sound, cast(Fault, fault), source)
         stored["rows"][fault] = row(Guard(model, fitted), fault, x, y, threat)
         given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
         told = {key: value for key, value in stored["rows"][fault].items() if key != "checks"}

@@ -54,7 +54,8 @@ def sign(
 ) -> Float[Tensor, "n *shape"]:
     """Plus or minus `eps` on each value, cut to the box: Linf norm `eps`."""
     keys = sample_keys(x, seed)
-    return (x + eps * _signs(keys, tuple(x.shape[1:])).to(x)).clamp(low, high)
+    moved: Tensor = x + eps * _signs(keys, tuple(x.shape[1:])).to(x)
+    return moved.clamp(low, high)
 
 
 def gaussian(
@@ -63,7 +64,8 @@ def gaussian(
     """Normal noise of the L2 norm that `sign` has before it is cut, eps times the root of the number of values."""
     noise = normal(sample_keys(x, seed), tuple(x.shape[1:]))
     length = torch.linalg.vector_norm(noise.flatten(1), dim=1).reshape(-1, *[1] * (x.dim() - 1))
-    return (x + (eps * math.sqrt(math.prod(x.shape[1:])) * noise / length).to(x)).clamp(low, high)
+    moved: Tensor = x + (eps * math.sqrt(math.prod(x.shape[1:])) * noise / length).to(x)
+    return moved.clamp(low, high)
 
 
 def smooth(
