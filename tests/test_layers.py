@@ -28,7 +28,7 @@ FLOORS = [
     {"detectors"},
     {"evaluation"},
     {"report", "testing"},
-    {"demo"},
+    {"bench", "demo"},
     {"demo_page"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

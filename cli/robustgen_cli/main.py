@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from robustgen.errors import RobustgenError
-from robustgen_cli import attack, demo, detect, encode, fit, interpolate, reconstruct, sample, show, train, translate
+from robustgen_cli import attack, bench, demo, detect, encode, fit, interpolate, reconstruct, sample, show, train, translate
 from robustgen_cli import list as list_command
 from robustgen_cli.output import plain
 
@@ -38,6 +38,7 @@ for module in (
     attack,
     fit,
     detect,
+    bench,
     encode,
     reconstruct,
     interpolate,
