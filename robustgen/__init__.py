@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from robustgen.detectors.vae import VAEDetector
     from robustgen.errors import RobustgenError
     from robustgen.evaluation.robustness import evaluate_attack
+    from robustgen.guard.guard import Guard
     from robustgen.metrics import auroc, proportion, rate_above, tpr_at_fpr
     from robustgen.models.load import load_model
     from robustgen.models.normalise import Normalised
@@ -93,6 +94,7 @@ _HOME = {
     "detectors.vae": ("VAEDetector",),
     "errors": ("RobustgenError",),
     "evaluation.robustness": ("evaluate_attack",),
+    "guard.guard": ("Guard",),
     "metrics": ("auroc", "proportion", "rate_above", "tpr_at_fpr"),
     "models.load": ("load_model",),
     "models.normalise": ("Normalised",),

@@ -126,19 +126,22 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def staged(out: Path, force: bool = False, fingerprint: str | None = None) -> Iterator[Path]:
+def staged(
+    out: Path, force: bool = False, fingerprint: str | None = None, *, keep: str | None = None
+) -> Iterator[Path]:
     """A directory to fill, which becomes `out` when the block ends well.
 
     `fingerprint`: of the whole configuration; if the block is interrupted or killed or the disk is full, what it wrote
-    stays, and the next run with the same fingerprint finds it there and can go on. Without one, nothing stays. An
-    existing `out` is replaced only with `force`, and only if robustgen wrote it. Raises `UsageError` if it may not be
-    replaced or if another run is writing it, `OutputError` if it cannot be written.
+    stays, and the next run with the same fingerprint finds it there and can go on: files, and the folder named `keep`,
+    which holds only what is whole. Without one, nothing stays. An existing `out` is replaced only with `force`, and
+    only if robustgen wrote it. Raises `UsageError` if it may not be replaced or if another run is writing it,
+    `OutputError` if it cannot be written.
     """
     check_free(out, force)
     partial = out.with_name(f".{out.name}{_TEMPORARY}")
     created = _missing_parents(out)
     try:
-        _claim(partial, fingerprint)
+        _claim(partial, fingerprint, keep)
     except OSError as error:
         _prune(created)
         raise _unwritten(out, error) from error
@@ -175,7 +178,7 @@ def check_free(out: Path, force: bool, option: str = "--out") -> None:
         raise UsageError(f"{why}: choose another {option}")
 
 
-def _claim(partial: Path, fingerprint: str | None) -> None:
+def _claim(partial: Path, fingerprint: str | None, keep: str | None) -> None:
     """Make `partial` this process's own, empty but for what an earlier run with the same fingerprint has finished."""
     partial.mkdir(parents=True, exist_ok=True)
     owner, known = partial / _OWNER, partial / _FINGERPRINT
@@ -189,7 +192,8 @@ def _claim(partial: Path, fingerprint: str | None) -> None:
     same = fingerprint is not None and known.is_file() and known.read_text() == fingerprint
     for path in partial.iterdir():
         if path.is_dir():
-            shutil.rmtree(path)
+            if not (same and path.name == keep):
+                shutil.rmtree(path)
         elif path != owner and (not same or path.suffix == _TEMPORARY):
             path.unlink()
     if fingerprint is not None:

@@ -26,6 +26,7 @@ FLOORS = [
     {"models", "attacks"},
     {"training"},
     {"detectors"},
+    {"guard"},
     {"evaluation"},
     {"report", "testing"},
     {"bench", "demo"},

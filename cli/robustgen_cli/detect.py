@@ -15,11 +15,10 @@ import typer
 from robustgen.data import DATA
 from robustgen_cli import options as o
 from robustgen_cli import output
-from robustgen_cli.loading import load_optional
+from robustgen_cli.loading import load_judge, load_optional
 
 if TYPE_CHECKING:
-    from robustgen.detectors.calibrated import CalibratedDetector
-    from robustgen.evaluation.detection import Verdict
+    from robustgen.evaluation.detection import Judge, Verdict
     from robustgen.evaluation.explanation import Explanations
 
 FLAGGED = 3
@@ -32,17 +31,26 @@ def register(app: typer.Typer) -> None:
 
 def detect(
     detector: Annotated[
-        Path, typer.Argument(metavar="DETECTOR", help="A directory made by 'robustgen fit'.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DETECTOR",
+            help="A directory made by 'robustgen fit' or 'robustgen guard'; leave it out with --guard.",
+            show_default=False,
+        ),
     ],
     inputs: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="INPUT",
             help="A folder of images, an image, .npz, .npy, .csv, .parquet, or a data name.",
             autocompletion=o.among(DATA),
             show_default=False,
         ),
-    ],
+    ] = None,
+    guard: Annotated[
+        Path | None,
+        typer.Option("--guard", metavar="GUARD", help="A directory made by 'robustgen guard'.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write every row to this .csv or .jsonl file.", show_default=False)
     ] = None,
@@ -88,7 +96,11 @@ def detect(
 ) -> None:
     """Score inputs: anomaly score, p-value and verdict for each. Exit code 3 if any is flagged, 0 if none is.
 
+    A guard says which class it predicts too, and of what it rejects what is the matter with it.
+
     Example: robustgen detect detector/ photos/ --out scores.csv --explain why/
+
+    Example: robustgen detect --guard guard/ photos/
     """
     from robustgen import runtime
     from robustgen.artifacts import check_free, read_artifact, write_atomically
@@ -100,21 +112,23 @@ def detect(
     from robustgen.evaluation.detection import familiarity, write_back
     from robustgen.evaluation.explanation import Explanations
 
+    path, inputs = _places(detector, inputs, guard)
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--out {out} ends in neither .csv nor .jsonl: choose one")
     if out is not None and out.exists() and not force:
         raise UsageError(f"--out {out} exists already: choose another name, or overwrite it with --force")
     if update:
-        check_free(detector, force=True)  # it will be replaced
+        check_free(path, force=True)  # it will be replaced
     if explain is None and (explain_all or explain_most is not None):
         raise UsageError("--explain-all and --explain-most say what is explained: give --explain DIR too")
     if explain is not None:
         check_free(explain, force, "--explain")
     through = load_optional(model, weights, mean, std, trust)
     where = runtime.device(device)
-    before = read_artifact(detector, "detector").sha256 if update else ""
-    loaded = stored = CalibratedDetector.load(detector, through).to(where)
+    before = read_artifact(path, "detector").sha256 if update else ""
+    loaded = stored = load_judge(path, through, "guard" if guard is not None else None).to(where)
     if update:
+        assert isinstance(loaded, CalibratedDetector)  # its artifact said so
         as_streaming(loaded.detector, loaded.name)  # says so now if it cannot take in anything
     if fpr is not None:
         loaded = loaded.at(fpr)
@@ -139,7 +153,8 @@ def detect(
         else:
             write_atomically(out, partial(_write, verdicts=watched, form=out.suffix[1:]), force)
     if update:
-        write_back(stored, detector, before)
+        assert isinstance(stored, CalibratedDetector)
+        write_back(stored, path, before)
     if explanations is not None:
         _write_explanations(explanations, force, quiet or json)
     output.warn_skipped(
@@ -152,6 +167,19 @@ def detect(
             _show_explained(explanations)
     if seen.flagged:
         raise typer.Exit(FLAGGED)
+
+
+def _places(detector: str, inputs: str | None, guard: Path | None) -> tuple[Path, str]:
+    """What judges, and the inputs: with --guard there is only one argument, the inputs."""
+    from robustgen.errors import UsageError
+
+    if guard is not None:
+        if inputs is not None:
+            raise UsageError(f"--guard {guard} judges the inputs: leave out the detector {detector}")
+        return guard, detector
+    if inputs is None:
+        raise UsageError("an argument is missing: robustgen detect DETECTOR INPUT, or detect --guard GUARD INPUT")
+    return Path(detector), inputs
 
 
 @dataclass
@@ -224,12 +252,21 @@ def _show_explained(explanations: Explanations) -> None:
     output.facts([("explained", f"{len(explanations.cases)} inputs: {what} and index.html in {explanations.folder}")])
 
 
-def _show(detector: CalibratedDetector, seen: _Seen, out: Path | None) -> None:
-    threshold = detector.threshold
+def _show(detector: Judge, seen: _Seen, out: Path | None) -> None:
+    threshold, guarded = detector.threshold, any(v.verdict is not None for v in seen.shown)
     output.table(
         f"{detector.name}, threshold {threshold.value:.6g} at {threshold.fpr:.2%} false alarms",
-        ("input", "score", "p-value", "verdict"),
-        [(v.input, f"{v.score:.6g}", f"{v.p_value:.4g}", "FLAGGED" if v.flagged else "normal") for v in seen.shown],
+        ("input", "score", "p-value", "verdict", *(["class"] if guarded else [])),
+        [
+            (
+                v.input,
+                f"{v.score:.6g}",
+                f"{v.p_value:.4g}",
+                (v.verdict or "flagged").upper() if v.flagged else "normal",
+                *([v.label or ""] if guarded else []),
+            )
+            for v in seen.shown
+        ],
     )
     expected = f"about {threshold.fpr * seen.n:.1f} would be if all were normal"
     output.facts([("flagged", f"{seen.flagged} of {seen.n} inputs; {expected}")])

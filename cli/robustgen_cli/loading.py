@@ -10,6 +10,7 @@ from robustgen_cli.options import Numbers
 from robustgen_cli.output import working
 
 if TYPE_CHECKING:
+    from robustgen.evaluation.detection import Judge
     from robustgen.models.load import LoadedModel
 
 
@@ -37,3 +38,13 @@ def load_optional(
     if idle:
         raise UsageError(f"{' and '.join(idle)} came without --model, whose options they are: give --model too")
     return None
+
+
+def load_judge(path: Path, model: LoadedModel | None, kind: str | None = None) -> Judge:
+    """The detector or guard saved at `path`; `kind`: which of them it has to be, None = either."""
+    from robustgen.artifacts import read_artifact
+    from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.guard import Guard
+
+    found = read_artifact(path, kind).kind
+    return Guard.load(path, model) if found == "guard" else CalibratedDetector.load(path, model)

@@ -18,7 +18,21 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from robustgen.errors import RobustgenError
-from robustgen_cli import attack, bench, demo, detect, encode, fit, interpolate, reconstruct, sample, show, train, translate
+from robustgen_cli import (
+    attack,
+    bench,
+    demo,
+    detect,
+    encode,
+    fit,
+    guard,
+    interpolate,
+    reconstruct,
+    sample,
+    show,
+    train,
+    translate,
+)
 from robustgen_cli import list as list_command
 from robustgen_cli.output import plain
 
@@ -37,6 +51,7 @@ for module in (
     train,
     attack,
     fit,
+    guard,
     detect,
     bench,
     encode,

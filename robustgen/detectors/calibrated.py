@@ -128,9 +128,12 @@ class CalibratedDetector:
             typical=None if features is None else typical(rows),
         )
 
-    def score(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
-        """Anomaly scores of inputs in the data's own range, differentiable in `x`."""
-        return self.detector.score(x if self.features is None else self.features(x), self.condition(x))
+    def score(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
+        """Anomaly scores of inputs in the data's own range, differentiable in `x`. `label`: what a conditional detector
+        judges them against; None = what its classifier predicts.
+        """
+        condition = label if label is not None and self.detector.conditional else self.condition(x)
+        return self.detector.score(x if self.features is None else self.features(x), condition)
 
     def condition(self, x: Float[Tensor, "n *shape"]) -> Int64[Tensor, " n"] | None:
         """The labels that the classifier predicts, for a detector that judges inputs against them."""
@@ -157,13 +160,18 @@ class CalibratedDetector:
         x = x.to(self.device)
         if self.features is None:
             return self.detector.explain(x, self.condition(x))
-        if self.typical is None:
+        if self.usual is None:
             raise ArtifactError("this detector was fitted before explanations were known: fit it again")
-        start = self.typical.to(x)
+        start = self.usual.to(x)
         if self.detector.differentiable:
             return attribute(self.score, x, start.expand_as(x))
         with torch.no_grad():
             return occlusion(self.score, x, start)
+
+    @property
+    def usual(self) -> Tensor | None:
+        """The median training input (*shape), from which explanations start."""
+        return self.detector.typical if self.features is None else self.typical
 
     def scores(self, source: Source, split: Split, batch_size: int = 500) -> Array:
         """The scores of a whole split, in the rows' order."""
@@ -246,7 +254,7 @@ class CalibratedDetector:
             "n_train": self.n_train,
             "layer": self._layer,
             "codes": self.features.config if isinstance(self.features, Codes) else None,
-            "model": None if self.model is None else self._model_config(self.model),
+            "model": None if self.model is None else self.model.to_config(),
             "raw_likelihood": None if self.raw is None else self.raw.to_json(),
             "self_test": None if self.self_test is None else self.self_test.to_json(),
         }
@@ -260,10 +268,6 @@ class CalibratedDetector:
             tensors |= {f"model.{key}": value for key, value in self.model.network.state_dict().items()}
         write_artifact(directory, "detector", config, tensors)
 
-    def _model_config(self, model: LoadedModel) -> dict[str, Any]:
-        needed = None if model.rebuild is None else {key: model.rebuild[key] for key in ("arch", "shape", "classes")}
-        return {"origin": model.origin, "sha256": model.sha256, "rebuild": needed}
-
     @classmethod
     def load(cls, path: Path, model: LoadedModel | None = None) -> CalibratedDetector:
         """Read a saved detector. `model`: the classifier it looks through, if that was not stored with it.
@@ -275,7 +279,7 @@ class CalibratedDetector:
         config = artifact.config
         try:
             if config["model"] is not None:
-                model = _stored_model(artifact, config["model"], model)
+                model = stored_model(artifact, config["model"], model)
             elif model is not None:
                 raise UsageError(f"{path} judges the inputs themselves, not through a model: leave out --model")
             detector = make(config["detector"], config["options"])
@@ -311,11 +315,14 @@ def _under(prefix: str, artifact: Artifact) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in artifact.tensors.items() if key.startswith(prefix)}
 
 
-def _stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedModel | None) -> LoadedModel:
+def stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedModel | None) -> LoadedModel:
+    """The classifier that an artifact was made with, from what `LoadedModel.to_config` said of it: the one given, or
+    the one stored there. Raises `UsageError` if that is another one, or there is none.
+    """
     if given is not None:
         if given.sha256 != stored["sha256"]:
             raise UsageError(
-                f"{artifact.path} was fitted with the model {stored['origin']}, and --model {given.origin} has other "
+                f"{artifact.path} was made with the model {stored['origin']}, and --model {given.origin} has other "
                 "weights"
             )
         return given

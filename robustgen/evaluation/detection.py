@@ -17,13 +17,15 @@ from robustgen.artifacts import RESULTS, read_artifact, staged, to_json
 from robustgen.data.source import Source, Split
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import UsageError
+from robustgen.guard.guard import Guard
 from robustgen.metrics import Array, Estimate, auroc, rate_above, roc_points
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One input: its name, its score (higher = more anomalous), its p-value among normal inputs, whether it is
-    flagged, and where an explanation was asked for, that.
+    flagged, and where an explanation was asked for, that. A guard says too which class is predicted (`label`), what is
+    the matter with the input (`verdict`), and -log p by channel.
     """
 
     input: str
@@ -31,6 +33,12 @@ class Verdict:
     p_value: float
     flagged: bool
     explanation: Mapping[str, Any] | None = None
+    label: str | None = None
+    verdict: str | None = None
+    channels: Mapping[str, float] | None = None
+
+
+Judge = CalibratedDetector | Guard
 
 
 Explain = Callable[[torch.Tensor, list[Verdict]], list[Verdict]]
@@ -38,7 +46,7 @@ Explain = Callable[[torch.Tensor, list[Verdict]], list[Verdict]]
 
 
 def detect(
-    detector: CalibratedDetector,
+    detector: Judge,
     source: Source,
     split: Split = "test",
     batch_size: int = 500,
@@ -51,17 +59,31 @@ def detect(
     With `update` the detector takes in each batch after it was judged, so that what comes later is judged in its light.
     """
     for batch in source.batches(split, batch_size, limit=limit):
-        judged = detector.judge(batch.x)
-        explained = explain(
-            batch.x,
-            [
-                Verdict(source.label(row), float(score), float(p_value), bool(flagged))
-                for row, score, p_value, flagged in zip(batch.index.tolist(), *judged, strict=True)
-            ],
-        )
+        names = [source.label(row) for row in batch.index.tolist()]
+        explained = explain(batch.x, _verdicts(detector, batch.x, names))
         if update:
+            assert isinstance(detector, CalibratedDetector)  # the caller has seen to it
             detector.update(batch.x)
         yield from explained
+
+
+def _verdicts(detector: Judge, x: torch.Tensor, names: list[str]) -> list[Verdict]:
+    if isinstance(detector, CalibratedDetector):
+        judged = zip(names, *detector.judge(x), strict=True)
+        return [Verdict(name, float(score), float(p), bool(flagged)) for name, score, p, flagged in judged]
+    found = detector.judge(x)
+    return [
+        Verdict(
+            name,
+            float(found.score[row]),
+            float(found.p_value[row]),
+            bool(found.flagged[row]),
+            label=detector.class_name(int(found.label[row])),
+            verdict=found.verdict[row],
+            channels={channel: float(values[row]) for channel, values in found.channels.items()},
+        )
+        for row, name in enumerate(names)
+    ]
 
 
 def write_back(detector: CalibratedDetector, path: Path, sha256: str) -> None:
@@ -78,7 +100,7 @@ def write_back(detector: CalibratedDetector, path: Path, sha256: str) -> None:
         results.write_text(to_json(known | detector.summary()), encoding="utf-8")
 
 
-def familiarity(detector: CalibratedDetector, source: Source) -> list[str]:
+def familiarity(detector: Judge, source: Source) -> list[str]:
     """A warning if the inputs to be judged include those that the detector was fitted on."""
     if source.spec.sha256 != detector.spec.sha256 or len(source.rows("test")) < len(source.rows("all")):
         return []
@@ -91,17 +113,23 @@ def familiarity(detector: CalibratedDetector, source: Source) -> list[str]:
 def write_verdicts(file: TextIO, verdicts: Iterable[Verdict], form: str) -> None:
     """Write verdicts row by row: `csv` with a header and without explanations, or `jsonl`, one JSON object a line.
 
-    In CSV a name that a spreadsheet would run as a formula is given a leading apostrophe.
+    A guard's have two columns more, the class predicted and the verdict. In CSV a name that a spreadsheet would run as
+    a formula is given a leading apostrophe.
     """
     if form == "jsonl":
         for verdict in verdicts:
             values = {key: value for key, value in asdict(verdict).items() if value is not None}
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
         return
-    writer = csv.writer(file)
-    writer.writerow(VERDICT_COLUMNS)
+    writer, header = csv.writer(file), False
     for verdict in verdicts:
-        writer.writerow(verdict_cells(verdict))
+        guarded = () if verdict.verdict is None else ("label", "verdict")
+        if not header:
+            writer.writerow((*VERDICT_COLUMNS, *guarded))
+            header = True
+        writer.writerow([*verdict_cells(verdict), *(harmless(str(getattr(verdict, name))) for name in guarded)])
+    if not header:
+        writer.writerow(VERDICT_COLUMNS)
 
 
 VERDICT_COLUMNS = ("input", "score", "p_value", "flagged")

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustgen.data.source import DataSpec
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.evaluation.detection import Verdict
+from robustgen.guard.guard import Guard
 
 _AT_ONCE = 64
 TOP = 5
@@ -49,7 +50,7 @@ class Explanations:
     """
 
     def __init__(
-        self, detector: CalibratedDetector, folder: Path, *, most: int = 100, everything: bool = False
+        self, detector: CalibratedDetector | Guard, folder: Path, *, most: int = 100, everything: bool = False
     ) -> None:
         self.detector, self.folder, self.most, self.everything = detector, folder, most, everything
         self.cases: list[Case] = []
@@ -81,7 +82,7 @@ class Explanations:
 
     def columns(self, case: Case) -> list[Column]:
         """The columns that raise a row's score most, `TOP` at most."""
-        usual = self.detector.typical if self.detector.features is not None else self.detector.detector.typical
+        usual = self.detector.usual
         return top_columns(case, self.detector.spec, None if usual is None else usual.flatten().tolist())
 
 

@@ -48,6 +48,11 @@ class LoadedModel:
     rebuild: dict[str, Any] | None = None
     """What `from_config` needs to make it again from its weights alone; None where that would need the user's code."""
 
+    def to_config(self) -> dict[str, Any]:
+        """Plain values by which whatever was made with it knows it again, and without user's code can make it again."""
+        needed = None if self.rebuild is None else {key: self.rebuild[key] for key in ("arch", "shape", "classes")}
+        return {"origin": self.origin, "sha256": self.sha256, "rebuild": needed}
+
 
 def load_model(
     model: str,

@@ -1,0 +1,82 @@
+"""Several p-values as one number: what members of a guard say together. Higher = more suspicious."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, final, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robustgen.errors import UsageError
+from robustgen.registry import suggestion
+
+How = Literal["fisher", "smallest", "cauchy", "harmonic", "weighted", "or"]
+
+_FAR = 12.0
+"""-log p from where on cot(pi p) is 1 / (pi p) to within 1e-9."""
+_LARGEST_P = 0.99
+"""Beyond it one member that finds an input very normal would silence all others (left-truncated Cauchy combination,
+Fang, Chang, Park, Tseng 2023)."""
+
+
+@final
+class Combine(nn.Module):
+    """(k, n) -log p of k members for n inputs -> (n,) one number, increasing in each of them and smooth in most.
+
+    "fisher": the sum of -log p (Fisher 1932). "smallest": the largest -log p (Tippett 1931). "cauchy": the mean of
+    cot(pi p) (Liu, Xie 2020), on a logarithmic scale. "harmonic": log mean 1 / p (Wilson 2019). "or": log sum 1 / p, by
+    which an input is suspicious as soon as one member finds it so. "weighted": the sum of -log p with weights from
+    normal inputs alone, those of the least variance, so that members that say the same share one say; see `prepare`.
+
+    None of these needs the members to be independent here: what they give is calibrated again on further normal inputs.
+    Raises `UsageError` for another name.
+    """
+
+    weights: Tensor
+
+    def __init__(self, how: str, members: int) -> None:
+        super().__init__()
+        if how not in get_args(How):
+            raise UsageError(suggestion(how, get_args(How), "way to combine detectors"))
+        self.how = how
+        self.register_buffer("weights", torch.ones(members, dtype=torch.float64))
+
+    def prepare(self, evidence: Float[Tensor, "k m"]) -> None:
+        """Learn the weights of "weighted" from normal inputs: the w >= 0 of sum k that make the variance of their sum
+        least, by a covariance shrunk towards its diagonal (Ledoit, Wolf 2004).
+        """
+        if self.how != "weighted" or len(evidence) == 1:
+            return
+        import numpy as np
+        from scipy.optimize import nnls
+        from sklearn.covariance import ledoit_wolf
+
+        covariance, _ = ledoit_wolf(evidence.double().T.cpu().numpy())
+        k = len(covariance)
+        # least |L' w| where the sum of w weighs so much that it is met to rounding
+        heavy = 1e4 * float(np.trace(covariance)) ** 0.5
+        rows = np.vstack([np.linalg.cholesky(covariance).T, np.full((1, k), heavy)])
+        found, _ = nnls(rows, np.r_[np.zeros(k), heavy])
+        self.weights = torch.from_numpy(found / found.sum() * k).to(self.weights)
+
+    def forward(self, evidence: Float[Tensor, "k n"]) -> Float[Tensor, " n"]:
+        if self.how == "fisher":
+            return evidence.sum(0)
+        if self.how == "weighted":
+            return (self.weights.to(evidence)[:, None] * evidence).sum(0)
+        if self.how == "smallest":
+            return evidence.amax(0)
+        if self.how == "cauchy":
+            return _cauchy(evidence)
+        return evidence.logsumexp(0) - (math.log(len(evidence)) if self.how == "harmonic" else 0.0)
+
+
+def _cauchy(evidence: Tensor) -> Tensor:
+    """asinh of the mean of cot(pi p): of the same order, without overflow."""
+    far = evidence.amax(0) > _FAR
+    p = torch.exp(-evidence.clamp(-math.log(_LARGEST_P), _FAR))
+    near = torch.asinh((1 / torch.tan(math.pi * p)).mean(0))
+    tail = evidence.logsumexp(0) - math.log(len(evidence)) + math.log(2 / math.pi)
+    return torch.where(far, tail, near)

@@ -1,0 +1,356 @@
+"""A classifier and calibrated detectors as one system: it classifies an input, or rejects it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from robustgen.artifacts import state_digest
+from robustgen.calibration import Threshold, calibrate, p_values
+from robustgen.data.source import DataSpec, Source
+from robustgen.detectors.attribution import attribute, occlusion
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
+from robustgen.guard.channel import Channel, Member
+from robustgen.guard.combine import Combine
+from robustgen.metrics import Array
+from robustgen.models.load import LoadedModel
+
+Detectors = CalibratedDetector | Sequence[CalibratedDetector] | Mapping[str, Sequence[CalibratedDetector]]
+"""One detector, several that look for the same, or several channels of them by name."""
+
+ALONE = "flagged"
+"""The verdict of the only channel where none is named."""
+NORMAL = "normal"
+
+_AT_ONCE = 500
+
+
+class GuardOutput(NamedTuple):
+    """For n inputs: the classifier's logits (n, classes), scores (n,), and which inputs are accepted (n,)."""
+
+    logits: Tensor
+    score: Tensor
+    accepted: Tensor
+
+
+class GuardVerdicts(NamedTuple):
+    """For n inputs, each (n,): the predicted class, the score, its p-value among normal inputs, whether it is rejected,
+    the verdict ("normal", or the channels that reject it, joined by "+"), and -log p by channel.
+    """
+
+    label: Any
+    score: Array
+    p_value: Array
+    flagged: Any
+    verdict: list[str]
+    channels: dict[str, Array]
+
+
+@final
+class Guard(nn.Module):
+    """Classify or reject: an input is accepted if its score is at most `threshold.value`.
+
+    Of one detector the score is its own, and `threshold` by default the one it was calibrated with. Several are brought
+    to p-values on held-out normal inputs, combined within their channel (`within`, see `Combine`) and then across
+    channels (`across`; "or" rejects what one channel alone finds suspicious enough); `calibrate` or `Guard.fit` does
+    that, and takes the threshold from other held-out inputs, so that the false-alarm rate is guaranteed whatever the
+    combination.
+
+    >>> guard = Guard(classifier, detector)  # doctest: +SKIP
+    >>> logits, score, accepted = guard(x)  # doctest: +SKIP
+
+    Raises `UsageError` for detectors that were fitted with another classifier or on data of another form.
+    """
+
+    def __init__(
+        self,
+        classifier: LoadedModel | nn.Module,
+        detectors: Detectors,
+        threshold: Threshold | None = None,
+        *,
+        within: str = "fisher",
+        across: str = "or",
+    ) -> None:
+        super().__init__()
+        self.loaded = classifier if isinstance(classifier, LoadedModel) else _loaded(classifier)
+        self.classifier, self.within = self.loaded.network, within
+        grouped = _grouped(detectors)
+        everyone = [fitted for members in grouped.values() for fitted in members]
+        self.spec = _one_form(everyone)
+        self.channels = nn.ModuleDict(
+            {
+                name: Channel([Member(fitted, self.loaded) for fitted in parts], within)
+                for name, parts in grouped.items()
+            }
+        )
+        self.across = Combine(across, len(grouped))
+        self.single = len(everyone) == 1
+        self._threshold = threshold
+        self.calibration_scores: Array = np.zeros(0)
+        if self.single:
+            self._threshold = threshold or everyone[0].threshold
+            self.calibration_scores = everyone[0].calibration_scores
+        elif threshold is not None:
+            raise UsageError(
+                "a guard of several detectors has a score of its own, whose threshold is not known beforehand: leave "
+                "threshold out and use Guard.fit, or calibrate(source, fpr)"
+            )
+
+    @classmethod
+    def fit(
+        cls,
+        classifier: LoadedModel | nn.Module,
+        detectors: Detectors,
+        source: Source,
+        *,
+        fpr: float = 0.05,
+        within: str = "fisher",
+        across: str = "or",
+        progress: Callable[[int], None] | None = None,
+    ) -> Guard:
+        """A guard calibrated on the source's calibration split: see `calibrate`."""
+        return cls(classifier, detectors, within=within, across=across).calibrate(source, fpr, progress)
+
+    def calibrate(self, source: Source, fpr: float = 0.05, progress: Callable[[int], None] | None = None) -> Guard:
+        """Learn p-values from every second input of the source's calibration split and the threshold from the others,
+        and return self. At most a share `fpr` of normal inputs is then rejected, in expectation. A guard of one
+        detector takes its threshold from all of them.
+
+        `progress` is called with the number of inputs just scored. Raises `DataError` for data of another form, or too
+        few of them for such a rate.
+        """
+        if source.spec.shape != self.spec.shape:
+            raise DataError(
+                f"the detectors judge inputs of shape {self.spec.shape}, and those of {source.spec.name!r} have "
+                f"{source.spec.shape}"
+            )
+        rows = source.rows("calibration")
+        calibrate(np.arange(len(rows) if self.single else len(rows) // 2), fpr)  # too few are told of now
+        with torch.no_grad():
+            scores = self._raw(source, rows, progress)
+            if self.single:
+                found = scores[0][0]
+            else:
+                first, second = ([part[:, start::2] for part in scores] for start in (0, 1))
+                for channel, part in zip(self.parts.values(), first, strict=True):
+                    channel.prepare(part)
+                self.across.prepare(self._together(first))
+                found = self.across(self._together(second))
+        held = np.sort(found.double().cpu().numpy())
+        if not np.isfinite(held).all():
+            raise DataError(f"scores of held-out inputs of {source.spec.name!r} are NaN or infinite: fit again")
+        self.take(held, calibrate(held, fpr))
+        return self
+
+    def take(self, calibration_scores: Array, threshold: Threshold) -> None:
+        """Use this threshold, and these sorted scores of normal inputs for p-values."""
+        self.calibration_scores, self._threshold = calibration_scores, threshold
+
+    def _raw(self, source: Source, rows: Any, progress: Callable[[int], None] | None) -> list[Tensor]:
+        """The members' own scores of inputs, (k, n) for each channel."""
+        parts: list[list[Tensor]] = []
+        for start in range(0, len(rows), _AT_ONCE):
+            x = source.read(rows[start : start + _AT_ONCE]).x.to(self.device)
+            label = self.classifier(x).argmax(1)
+            parts.append([channel.scores(x, label) for channel in self.parts.values()])
+            if progress is not None:
+                progress(len(x))
+        return [torch.cat(part, 1) for part in zip(*parts, strict=True)]
+
+    @property
+    def parts(self) -> dict[str, Channel]:
+        """Its channels by name."""
+        return cast(dict[str, Channel], dict(self.channels.items()))
+
+    def _together(self, scores: list[Tensor]) -> Tensor:
+        """(channels, n) -log p."""
+        pairs = zip(self.parts.values(), scores, strict=True)
+        return torch.stack([channel.together(part) for channel, part in pairs])
+
+    def evidence(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:
+        """-log p by channel of inputs judged against labels; of a guard of one detector, its score."""
+        _ = self.threshold
+        if self.single:
+            return {name: channel.scores(x, label)[0] for name, channel in self.parts.items()}
+        return {name: channel.together(channel.scores(x, label)) for name, channel in self.parts.items()}
+
+    def score(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
+        """How suspicious inputs are, differentiable in `x`; a row's score does not depend on the rows beside it.
+
+        `label`: the classes they are judged against, for members that know classes; None = those predicted. Raises
+        `RobustgenError` before calibration.
+        """
+        if label is None:
+            with torch.no_grad():
+                label = self.classifier(x).argmax(1)
+        return self._joined(self.evidence(x, label))
+
+    def _joined(self, evidence: Mapping[str, Tensor]) -> Tensor:
+        parts = torch.stack(list(evidence.values()))
+        found: Tensor = parts[0] if self.single else self.across(parts)
+        return found
+
+    def forward(self, x: Float[Tensor, "n *shape"]) -> GuardOutput:
+        logits = self.classifier(x)
+        score = self._joined(self.evidence(x, logits.argmax(1)))
+        return GuardOutput(logits, score, self.accepts(score))
+
+    def accepts(self, score: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Which scores lead to acceptance; one that is not a number does not."""
+        return score.double() <= self.threshold.value
+
+    def judge(self, x: Float[Tensor, "n *shape"]) -> GuardVerdicts:
+        """Predicted classes, scores, p-values and verdicts."""
+        with torch.no_grad():
+            x = x.to(self.device)
+            label = self.classifier(x).argmax(1)
+            evidence = self.evidence(x, label)
+            score = self._joined(evidence)
+        flagged = ~self.accepts(score)
+        apart = torch.stack(list(evidence.values()))
+        fires = (apart.double() > self.threshold.value) | (apart == apart.amax(0))
+        names = [
+            "+".join(name for name, fired in zip(evidence, row, strict=True) if fired) if out else NORMAL
+            for row, out in zip(fires.T.tolist(), flagged.tolist(), strict=True)
+        ]
+        scores = score.double().cpu().numpy()
+        return GuardVerdicts(
+            label.cpu().numpy(),
+            scores,
+            p_values(scores, self.calibration_scores),
+            flagged.cpu().numpy(),
+            names,
+            {name: part.double().cpu().numpy() for name, part in evidence.items()},
+        )
+
+    def explain(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """How much each value of an input adds to its score above the median training input's: see `attribute`, and
+        `occlusion` for members without gradients. The result carries no gradient.
+        """
+        x, usual = x.to(self.device), self.usual
+        if usual is None:
+            raise ArtifactError("this guard's detectors were fitted before explanations were known: fit them again")
+        start = usual.to(x)
+        if self.differentiable:
+            return attribute(self.score, x.detach(), start.expand_as(x))
+        with torch.no_grad():
+            return occlusion(self.score, x, start)
+
+    @property
+    def usual(self) -> Tensor | None:
+        """The median training input (*shape)."""
+        return self.members[0].usual
+
+    def class_name(self, label: int) -> str:
+        """What the classifier's class is called: by its data's names, else its number."""
+        names = self.loaded.spec.classes if self.loaded.spec is not None else self.spec.classes
+        return names[label] if label < len(names) else str(label)
+
+    @property
+    def threshold(self) -> Threshold:
+        """An input is rejected when its score is above this one's value. Raises `RobustgenError` before calibration."""
+        if self._threshold is None:
+            raise RobustgenError("this guard is not calibrated: use Guard.fit, or call calibrate(source, fpr)")
+        return self._threshold
+
+    @property
+    def members(self) -> list[CalibratedDetector]:
+        """Its detectors, channel by channel."""
+        return [member.fitted for channel in self.parts.values() for member in channel.everyone]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether every member's score has gradients."""
+        return all(member.detector.differentiable for member in self.members)
+
+    @property
+    def random(self) -> bool:
+        """Whether the same input may score differently twice. No detector here does that."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """Its detectors' names, those of a channel joined by "+", channels by "|"."""
+        return "|".join("+".join(m.name for m in channel.everyone) for channel in self.parts.values())
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.classifier.parameters()), self.members[0].device)
+
+    def at(self, fpr: float) -> Guard:
+        """The same guard, sharing its parts, with the threshold for another false-alarm rate."""
+        other = Guard.__new__(Guard)
+        other.__dict__ = dict(self.__dict__)
+        other._threshold = calibrate(self.calibration_scores, fpr)
+        return other
+
+    def summary(self) -> dict[str, Any]:
+        """What is known of it, as plain values for JSON."""
+        threshold = self.threshold
+        return {
+            "detector": self.name,
+            "classifier": self.loaded.origin,
+            "channels": {
+                name: [member.fitted.summary() for member in channel.everyone] for name, channel in self.parts.items()
+            },
+            "within": self.within,
+            "across": self.across.how,
+            "weights": {name: channel.combine.weights.tolist() for name, channel in self.parts.items()},
+            "data": self.spec.name,
+            "fpr": threshold.fpr,
+            "threshold": threshold.value,
+            "n_calibration": threshold.n_calibration,
+            "differentiable": self.differentiable,
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write everything needed to judge again into `directory`, a staged one: one artifact, its detectors inside."""
+        from robustgen.guard.saved import save
+
+        save(self, directory)
+
+    @staticmethod
+    def load(path: Path, model: LoadedModel | None = None) -> Guard:
+        """Read a saved guard. `model`: its classifier, if that was your own code and is not stored with it.
+
+        Raises `ArtifactError` if the artifact is damaged, `UsageError` if another classifier is given.
+        """
+        from robustgen.guard.saved import load
+
+        return load(path, model)
+
+
+def _loaded(network: nn.Module) -> LoadedModel:
+    return LoadedModel(network.eval(), type(network).__name__, state_digest(network.state_dict()))
+
+
+def _grouped(detectors: Detectors) -> dict[str, list[CalibratedDetector]]:
+    if isinstance(detectors, CalibratedDetector):
+        return {ALONE: [detectors]}
+    if not isinstance(detectors, Mapping):
+        detectors = {ALONE: detectors}
+    grouped = {name: list(members) for name, members in detectors.items() if len(members)}
+    if not grouped:
+        raise UsageError("a guard needs at least one detector, and none came")
+    for name in grouped:
+        if not name.isidentifier() or name == NORMAL:
+            raise UsageError(f"a channel is named by letters, digits and _, and not {NORMAL!r}, but {name!r} came")
+    return grouped
+
+
+def _one_form(everyone: Sequence[CalibratedDetector]) -> DataSpec:
+    first = everyone[0].spec
+    for other in everyone[1:]:
+        if (other.spec.shape, other.spec.low, other.spec.high) != (first.shape, first.low, first.high):
+            raise UsageError(
+                f"the detectors judge inputs of different forms: {everyone[0].name} was fitted on {first.name!r} "
+                f"{first.shape}, {other.name} on {other.spec.name!r} {other.spec.shape}"
+            )
+    return first

@@ -1,0 +1,214 @@
+"""Guards: classify or reject, with a false-alarm rate that holds whatever is combined."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustgen.artifacts import MANIFEST, staged
+from robustgen.calibration import calibrate
+from robustgen.data.load import load
+from robustgen.data.source import Source
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
+from robustgen.guard import Guard
+from robustgen.models.build import build
+from robustgen.models.load import LoadedModel, load_model
+
+
+@pytest.fixture(scope="module")
+def digits() -> Source:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def victim(digits: Source) -> LoadedModel:
+    network = build("mlp", digits.spec.shape, 10, seed=0).eval()
+    config = {
+        "arch": "mlp",
+        "shape": list(digits.spec.shape),
+        "classes": list(digits.spec.classes),
+        "data": digits.spec.to_json(),
+    }
+    return LoadedModel(network, "mlp", "0" * 64, digits.spec, config)
+
+
+@pytest.fixture(scope="module")
+def pca(digits: Source) -> CalibratedDetector:
+    return CalibratedDetector.fit("pca", digits)
+
+
+@pytest.fixture(scope="module")
+def knn(digits: Source) -> CalibratedDetector:
+    return CalibratedDetector.fit("knn", digits)
+
+
+@pytest.fixture(scope="module")
+def seeing(digits: Source, victim: LoadedModel) -> CalibratedDetector:
+    """It looks at what enters the classifier's last layer."""
+    return CalibratedDetector.fit("k-means", digits, model=victim)
+
+
+@pytest.fixture(scope="module")
+def guard(
+    digits: Source,
+    victim: LoadedModel,
+    pca: CalibratedDetector,
+    knn: CalibratedDetector,
+    seeing: CalibratedDetector,
+) -> Guard:
+    return Guard.fit(victim, {"perturbed": [pca, knn], "adversarial": [seeing]}, digits)
+
+
+def some(source: Source, n: int = 40) -> Tensor:
+    return source.read(source.rows("test")[:n]).x
+
+
+def test_a_guard_of_one_detector_is_that_detector(digits: Source, victim: LoadedModel, pca: CalibratedDetector) -> None:
+    x, alone = some(digits), Guard(victim, pca)
+    logits, score, accepted = alone(x)
+    assert torch.equal(logits, victim.network(x))
+    assert torch.equal(score, pca.score(x))
+    judged = pca.judge(x)
+    assert (accepted.numpy() == ~judged.flagged).all()
+    verdicts = alone.judge(x)
+    assert (verdicts.p_value == judged.p_value).all()
+    assert (verdicts.label == victim.network(x).argmax(1).numpy()).all()
+    assert set(verdicts.verdict) <= {"normal", "flagged"}
+
+
+def test_the_threshold_comes_from_inputs_that_taught_no_p_value(digits: Source, guard: Guard) -> None:
+    rows = digits.rows("calibration")
+    with torch.no_grad():
+        second = guard.score(digits.read(rows[1::2]).x).double().numpy()
+    assert guard.threshold == calibrate(second, 0.05)
+    first = guard.score(digits.read(rows[::2]).x).detach()
+    evidence = guard.evidence(digits.read(rows[::2]).x, guard.classifier(digits.read(rows[::2]).x).argmax(1))
+    assert first.shape == (len(rows[::2]),)
+    for found in evidence.values():  # -log p of a p-value that is uniform on the inputs that taught it
+        ranks = torch.exp(-found.detach()).sort().values.numpy()
+        assert np.abs(ranks - (np.arange(len(ranks)) + 0.5) / len(ranks)).max() < 0.05
+
+
+@pytest.mark.parametrize("how", ["fisher", "smallest", "cauchy", "harmonic", "weighted"])
+def test_false_alarms_stay_near_what_was_asked(
+    how: str, digits: Source, victim: LoadedModel, pca: CalibratedDetector, knn: CalibratedDetector
+) -> None:
+    guard = Guard.fit(victim, [pca, knn], digits, fpr=0.1, within=how)
+    rejected = float((~guard(some(digits, 360)).accepted).double().mean())
+    assert 0.03 < rejected < 0.2
+
+
+def test_scores_have_gradients_and_do_not_depend_on_the_batch(digits: Source, guard: Guard) -> None:
+    x = some(digits, 12)
+    whole = guard.score(x)
+    torch.testing.assert_close(torch.cat([guard.score(row[None]) for row in x]), whole, rtol=1e-4, atol=1e-4)
+    point = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(guard.score(point).sum(), point)
+    assert torch.isfinite(slope).all()
+    assert (slope.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_noise_is_rejected_and_the_verdict_says_by_whom(digits: Source, guard: Guard) -> None:
+    noise = torch.rand(20, *digits.spec.shape, generator=torch.Generator().manual_seed(0))
+    verdicts = guard.judge(noise)
+    assert verdicts.flagged.all()
+    assert all("perturbed" in verdict for verdict in verdicts.verdict)
+    assert set(guard.judge(some(digits)).verdict) <= {
+        "normal", "perturbed", "adversarial", "perturbed+adversarial",
+    }  # fmt: skip
+
+
+def test_other_rates_share_the_scores(digits: Source, guard: Guard) -> None:
+    stricter = guard.at(0.2)
+    x = some(digits)
+    assert torch.equal(stricter.score(x), guard.score(x))
+    assert stricter.threshold is not None
+    assert guard.threshold is not None
+    assert stricter.threshold.value < guard.threshold.value
+    assert (guard.threshold.fpr, stricter.threshold.fpr) == (0.05, 0.2)
+
+
+def test_saved_whole_and_read_back(tmp_path: Path, digits: Source, guard: Guard) -> None:
+    with staged(tmp_path / "g") as directory:
+        guard.save(directory)
+    again, x = Guard.load(tmp_path / "g"), some(digits)
+    assert torch.equal(again.score(x), guard.score(x))
+    assert torch.equal(again(x).logits, guard(x).logits)
+    assert again.threshold == guard.threshold
+    assert (again.calibration_scores == guard.calibration_scores).all()
+    assert (again.name, again.within, again.across.how) == (guard.name, "fisher", "or")
+    seeing = again.members[-1]
+    assert seeing.model is not None
+    assert seeing.model.network is again.classifier  # one classifier, stored once
+
+
+def test_a_member_that_was_exchanged_is_noticed(
+    tmp_path: Path, digits: Source, guard: Guard, victim: LoadedModel, pca: CalibratedDetector
+) -> None:
+    with staged(tmp_path / "g") as directory:
+        guard.save(directory)
+    with staged(tmp_path / "other") as directory:
+        pca.at(0.5).save(directory)
+    inside = tmp_path / "g" / "members" / "perturbed.0.pca"
+    (inside / MANIFEST).write_text((tmp_path / "other" / MANIFEST).read_text())
+    with pytest.raises(ArtifactError, match="not the detector that this guard was made with"):
+        Guard.load(tmp_path / "g")
+
+
+def test_a_place_outside_the_artifact_is_refused(tmp_path: Path, guard: Guard) -> None:
+    from robustgen.artifacts import read_artifact, write_artifact
+
+    with staged(tmp_path / "g") as directory:
+        guard.save(directory)
+    artifact = read_artifact(tmp_path / "g", "guard")
+    config = json.loads(json.dumps(artifact.config))
+    config["channels"]["perturbed"][0]["place"] = "../../elsewhere"
+    write_artifact(tmp_path / "g", "guard", config, artifact.tensors)
+    with pytest.raises(ArtifactError, match="no folder of it"):
+        Guard.load(tmp_path / "g")
+
+
+def test_your_own_code_is_asked_for_again(tmp_path: Path, digits: Source, pca: CalibratedDetector) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with staged(tmp_path / "g") as directory:
+        Guard(network, pca).save(directory)
+    with pytest.raises(UsageError, match="your own code"):
+        Guard.load(tmp_path / "g")
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    again = Guard.load(tmp_path / "g", load_model(f"{tmp_path}/net.py:make", weights=tmp_path / "net.pt"))
+    assert torch.equal(again(some(digits)).logits, network(some(digits)))
+
+
+def test_an_input_is_judged_against_a_label_that_is_given(digits: Source, victim: LoadedModel) -> None:
+    options = {"preset": "fast", "steps": 20, "width": 8}
+    gat = CalibratedDetector.fit("gat", digits, options=options, model=victim)
+    guard, x = Guard(victim, gat), some(digits)
+    label = victim.network(x).argmax(1)
+    assert torch.equal(guard.score(x), guard.score(x, label))
+    assert not torch.equal(guard.score(x), guard.score(x, (label + 1) % 10))
+
+
+def test_what_does_not_fit_is_refused(
+    digits: Source, victim: LoadedModel, pca: CalibratedDetector, knn: CalibratedDetector, seeing: CalibratedDetector
+) -> None:
+    with pytest.raises(UsageError, match="at least one detector"):
+        Guard(victim, [])
+    with pytest.raises(UsageError, match="leave threshold out"):
+        Guard(victim, [pca, knn], pca.threshold)
+    with pytest.raises(RobustgenError, match="not calibrated"):
+        Guard(victim, [pca, knn]).score(some(digits))
+    with pytest.raises(UsageError, match="a channel is named"):
+        Guard(victim, {"a.b": [pca]})
+    with pytest.raises(UsageError, match="other weights"):
+        Guard(build("mlp", digits.spec.shape, 10, seed=1), seeing)
+    with pytest.raises(DataError, match="needs at least"):
+        Guard(victim, [pca, knn]).calibrate(digits, 0.001)
