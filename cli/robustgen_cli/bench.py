@@ -50,7 +50,9 @@ def bench(
             help="Run only cells whose name has this in it, or matches it as a pattern with *, and what they need.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is stored of them; run none.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells and what is stored of them; run none.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on in --out although the suite has changed; cells that have not are kept."),
@@ -99,12 +101,13 @@ def bench(
     Example: robustgen bench quick --out results/
     """
     from robustgen import runtime
+    from robustgen.bench.claim import claim
     from robustgen.bench.compare import compared
     from robustgen.bench.gates import gates, judge
     from robustgen.bench.leaderboard import leaderboard, write
     from robustgen.bench.runner import plan, run
     from robustgen.bench.store import Store
-    from robustgen.bench.suite import claim, find
+    from robustgen.bench.suite import find
     from robustgen.errors import RobustgenError, UsageError
 
     if compare is not None:
@@ -117,7 +120,6 @@ def bench(
     with output.working():
         chosen = find(suite, limit=limit, seed=seed)
         cells = plan(chosen, only)
-        everything = plan(chosen) if only is not None else cells
     root = out if out is not None else Path(f"bench-{chosen.name}")
     store = Store(root)
     claim(chosen, store, resume, write=not dry_run)
@@ -127,14 +129,14 @@ def bench(
     runtime.keep_freed_memory()
     with _progress(quiet) as (told, share):
         outcome = run(cells, root, processes=jobs, device=where, told=told, progress=share)
-    found = leaderboard(chosen, everything, store)
+    found = leaderboard(chosen, store)
     write(found, root, shlex.join(["robustgen", *sys.argv[1:]]))
     missed = judge(found, limits)
     if json:
         output.emit(found.to_json() | {"run": _ran(outcome), "missed": missed})
     else:
         for board in found.boards:
-            output.table(board.title, board.columns, board.rows_as_text())
+            output.table(board.title, board.columns, board.cells(interval=False))
         output.facts([("cells", _said(outcome)), ("page", str((root / "index.html").resolve()))])
     _tell_failures(outcome, store)
     if missed:
@@ -192,13 +194,21 @@ def _compare(found: Any, json: bool) -> None:
         output.emit(found.to_json())
         return
     rows = [
-        (one.row, METRICS[one.metric].words, written(one.old, METRICS[one.metric].form), written(one.new, METRICS[one.metric].form), one.verdict)
+        (
+            one.row,
+            METRICS[one.metric].words,
+            written(one.old, METRICS[one.metric].form),
+            written(one.new, METRICS[one.metric].form),
+            one.verdict,
+        )
         for one in found.differences
     ]
     if rows:
         output.table("Beyond the intervals", ("row", "metric", "old", "new", ""), rows)
     pairs = [("compared", f"{found.compared} figures, {len(rows)} differ by more than their intervals")]
-    pairs += [("only in the old", name) for name in found.only_old] + [("only in the new", name) for name in found.only_new]
+    pairs += [("only in the old", name) for name in found.only_old] + [
+        ("only in the new", name) for name in found.only_new
+    ]
     output.facts(pairs)
 
 

@@ -93,7 +93,8 @@ def _row(name: str, cells: Sequence[Done], headline: Headline) -> Row:
     }
     detail = {"clean": clean, "rows": rows, "systems": systems, "noise": noise, "checks": checks}
     sentences = [metrics["sentence"] for metrics in found if metrics.get("sentence")]
-    alone = sentences[0] if len(found) == 1 and sentences else _sentence(name, figures, headline, len(found))
+    victim = f"{name} beside a classifier trained {cells[0][0].axes['victim']}"
+    alone = sentences[0] if len(found) == 1 and sentences else _sentence(victim, figures, headline, len(found))
     detail |= {"sentence": alone, "fpr": found[0]["fpr"], "seeds": len(found)}
     unverified = figures["success_adaptive"] is None
     return Row(name, figures, len(found), len(cells), unverified, detail)
@@ -106,7 +107,9 @@ def _sentence(name: str, figures: Mapping[str, Figure | None], headline: Headlin
         figure = figures[word]
         if figure is None:
             return "an unknown share"
-        ends = "" if figure.low is None or figure.high is None else f" [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+        ends = (
+            "" if figure.low is None or figure.high is None else f" [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+        )
         return f"{100 * figure.value:.1f} %{ends}"
 
     knowing = (

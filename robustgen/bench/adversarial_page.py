@@ -24,7 +24,32 @@ _RANKED = (
     "noise_flagged",
     "worst_auroc",
 )
-_CLEAN = ("accuracy", "useful", "false_alarms", "false_rejects_right", "false_rejects_wrong", "ms_per_input", "fit_seconds")
+_HEADS = {
+    "success_worst": "worst case",
+    "success_oblivious": "oblivious",
+    "success_adaptive": "adaptive",
+    "robust_accuracy": "RA_D",
+    "fc": "FC",
+    "useful": "useful",
+    "noise_flagged": "noise flagged",
+    "worst_auroc": "worst AUROC",
+}
+_GLOSSARY = (
+    "Worst case, oblivious, adaptive: the share of attacked inputs that end with a wrong label and accepted, by any "
+    "attacker, by those who do not know the detector, and by those who do. Believed: masking checks passed, see "
+    "below. RA_D: inputs for which no attack found a wrong label that is accepted; FC: of these, those also "
+    "classified rightly and accepted unchanged. Useful: clean inputs classified rightly and accepted. Noise flagged: "
+    "of harmless changes. Worst AUROC: against the oblivious attack that is hardest to detect."
+)
+_CLEAN = (
+    "accuracy",
+    "useful",
+    "false_alarms",
+    "false_rejects_right",
+    "false_rejects_wrong",
+    "ms_per_input",
+    "fit_seconds",
+)
 
 
 def adversarial_numbers(board: Board) -> list[Number]:
@@ -45,7 +70,6 @@ def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
         return []
     parts: list[tuple[str, Callable[[Board], Sequence[Block]]]] = [
         ("Ranking", _ranking),
-        ("What may be quoted", _quotes),
         ("What attackers reach", _curves),
         ("Attack by attack", _attacks),
         ("Precision where attacks are rare", _precision),
@@ -53,10 +77,11 @@ def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
         ("Harmless noise", _noise),
         ("Small changes, and the bound that no system should pass", _small),
         ("Can these figures be believed?", _checks),
+        ("What may be quoted", _quotes),
     ]
     sections = []
     for title, make in parts:
-        blocks: list[Block] = []
+        blocks: list[Block] = [Paragraph(boards[0].note), Paragraph(_GLOSSARY)] if make is _ranking else []
         for board in boards:
             made = make(board)
             if made and len(boards) > 1:
@@ -65,17 +90,21 @@ def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
         if blocks:
             sections.append(Section(title, blocks))
     drawn = _frontiers(boards)
-    return [*sections[:3], *([Section("Classify or reject", drawn)] if drawn else []), *sections[3:]]
+    return [*sections[:2], *([Section("Classify or reject", drawn)] if drawn else []), *sections[2:]]
 
 
 def _ranking(board: Board) -> list[Block]:
-    rows = []
+    rows, whole = [], []
     for rank, row in enumerate(board.rows, start=1):
-        name = f"{rank}. {row.name}" + (f" ({row.done} of {row.of} cells)" if row.done < row.of else "")
-        figures = [written(row.figures.get(word), METRICS[word].form) for word in _RANKED]
-        rows.append([name, *figures, _marked(row), "✕ unverified" if row.unverified else "✓"])
-    heads = ["", *(METRICS[word].words for word in _RANKED), "masking checks", "attacked by one who knows it"]
-    return [Paragraph(board.note), Table(heads, rows, note="Brackets: 95 % intervals, in per cent where the value is.")]
+        name = row.name + (f" ({row.done} of {row.of} cells)" if row.done < row.of else "")
+        found = [written(row.figures.get(word), METRICS[word].form, False) for word in _RANKED]
+        whole.append([name, *(written(row.figures.get(word), METRICS[word].form) for word in _RANKED)])
+        rows.append([str(rank), name, *found[:3], "✕ unverified" if row.unverified else _marked(row), *found[3:]])
+    heads = [_HEADS.get(word, METRICS[word].words) for word in _RANKED]
+    return [
+        Table(["", "", *heads[:3], "believed?", *heads[3:]], rows),
+        Table(["", *heads], whole, "The same with 95 % intervals"),
+    ]
 
 
 def _marked(row: Row) -> str:
@@ -87,9 +116,7 @@ def _marked(row: Row) -> str:
 
 
 def _quotes(board: Board) -> list[Block]:
-    items = [
-        Mark(_kind(row), f"{row.name}:", row.detail["sentence"]) for row in board.rows if row.detail.get("sentence")
-    ]
+    items = [Mark(_kind(row), "", row.detail["sentence"]) for row in board.rows if row.detail.get("sentence")]
     return [Marks(items)] if items else []
 
 
@@ -161,7 +188,9 @@ def _frontiers(boards: Sequence[Board]) -> list[Block]:
                 to_beat = about["victim"] == about["reference_victim"]
                 if to_beat and row.name.partition(" at ")[0] == about["reference"]:
                     reference.append((useful.value, robust.value))
-                groups.setdefault(f"classifier trained {about['victim']}", []).append((row.name, useful.value, robust.value))
+                groups.setdefault(f"classifier trained {about['victim']}", []).append(
+                    (row.name, useful.value, robust.value)
+                )
         if not groups:
             continue
         about = own[0].detail
@@ -173,9 +202,13 @@ def _frontiers(boards: Sequence[Board]) -> list[Block]:
                 alt=f"{data}: robust accuracy with rejection against clean inputs classified rightly and accepted; "
                 "named are systems that no other beats on both.",
                 caption="Up and right is better. Named: systems that no other beats on both axes. "
-                + ("A system below the dashed line is no better than an adversarially trained classifier that rejects "
-                "what it is least sure of." if reference else "The reference (an adversarially trained classifier that "
-                "rejects what it is least sure of) is not among the cells that are done."),
+                + (
+                    "A system below the dashed line is no better than an adversarially trained classifier that rejects "
+                    "what it is least sure of."
+                    if reference
+                    else "The reference (an adversarially trained classifier that "
+                    "rejects what it is least sure of) is not among the cells that are done."
+                ),
             )
         )
     return blocks
@@ -193,7 +226,9 @@ def _attacks(board: Board) -> list[Block]:
     aurocs, caught = [], []
     for row, rows in blind:
         found = {_attack(r): r for r in rows}
-        aurocs.append([row.name, *(written(figure_of(found.get(name, {}).get("auroc")), "number", False) for name in names)])
+        aurocs.append(
+            [row.name, *(written(figure_of(found.get(name, {}).get("auroc")), "number", False) for name in names)]
+        )
         caught.append([row.name, *(_three(found.get(name, {}).get("tpr") or {}) for name in names)])
     fooled = ["without a detector", *(_bare(_fooled([r for _, rows in blind for r in rows], name)) for name in names)]
     others = [r for row in board.rows for r in row.detail.get("rows", []) if r["threat"] != "Z"]

@@ -26,7 +26,10 @@ def boards(kind: str, cells: Sequence[Done]) -> list[Board]:
 
     found = []
     for name, own in grouped(cells, title).items():
-        rows = [_row(kind, detector, part) for detector, part in grouped(own, lambda cell: str(cell[0].axes["detector"])).items()]
+        rows = [
+            _row(kind, detector, part)
+            for detector, part in grouped(own, lambda cell: str(cell[0].axes["detector"])).items()
+        ]
         rows.sort(key=lambda row: -(row.figures["auroc"] or Figure(-1.0)).value)
         shown = ("auroc", "tpr_at_5", "ms_per_input", "fit_seconds")
         found.append(Board(f"{kind}: {name}", kind, rows, shown, by, _READ.format(by=by)))
@@ -53,9 +56,10 @@ def _row(kind: str, name: str, cells: Sequence[Done]) -> Row:
     aurocs = {part: over_seeds([figure_of(found["auroc"]) for found in seeds]) for part, seeds in by_part.items()}
     caught = [over_seeds([figure_of(found["tpr"]["0.05"]) for found in seeds]) for seeds in by_part.values()]
     there = [figure for figure in aurocs.values() if figure is not None]
+    own = kind != "out-of-distribution"  # there the normal inputs are the same for all kinds
     figures = {
-        "auroc": over_parts(there),
-        "tpr_at_5": over_parts([figure for figure in caught if figure is not None]),
+        "auroc": over_parts(there, own),
+        "tpr_at_5": over_parts([figure for figure in caught if figure is not None], own),
         "ms_per_input": Figure(mean(s.metrics["ms_per_input"] for s in done)) if done else None,
         "fit_seconds": Figure(mean(s.metrics["fit_seconds"] for s in done)) if done else None,
     }
@@ -68,7 +72,9 @@ def generative_boards(kind: str, cells: Sequence[Done]) -> list[Board]:
     """One board for each set of data: generative detectors side by side, by mean AUROC over kinds of anomalies."""
     found = []
     for data, own in grouped(cells, lambda cell: str(cell[0].axes["data"])).items():
-        rows = [_generative(name, part) for name, part in grouped(own, lambda cell: str(cell[0].axes["detector"])).items()]
+        rows = [
+            _generative(name, part) for name, part in grouped(own, lambda cell: str(cell[0].axes["detector"])).items()
+        ]
         rows.sort(key=lambda row: -(row.figures["auroc"] or Figure(-1.0)).value)
         shown = ("auroc", "frechet", "mse", "ssim", "bits_per_value", "false_alarms", "fit_seconds", "ms_per_input")
         note = "AUROC: mean over kinds of anomalies; harmless noise is not one of them. Fréchet distance of samples: lower is nearer to real images."

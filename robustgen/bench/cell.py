@@ -15,6 +15,9 @@ import torch
 from robustgen.artifacts import to_json
 from robustgen.data.source import Source
 
+ASIDE = {"aside": True}
+"""Metadata of a field that only tells cells apart in a suite: the result does not depend on it."""
+
 
 class Found(NamedTuple):
     """What a cell measured: plain values for JSON, and arrays, one value an input where there are inputs."""
@@ -80,6 +83,13 @@ def _cells(value: Any) -> Iterator[Cell]:
             yield from _cells(inner)
 
 
+def deep(cell: Cell) -> Iterator[Cell]:
+    """The cell and all that it needs, however deep."""
+    yield cell
+    for needed in needs(cell):
+        yield from deep(needed)
+
+
 def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
     """All that the result depends on, as plain values: a needed cell stands as its key, data as its hash.
 
@@ -99,7 +109,7 @@ def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
             return {"data": identities[value]}
         return value
 
-    own = {part.name: plain(getattr(cell, part.name)) for part in fields(cell)}
+    own = {part.name: plain(getattr(cell, part.name)) for part in fields(cell) if not part.metadata.get("aside")}
     return {"kind": cell.kind, "version": cell.version, "settings": own}
 
 

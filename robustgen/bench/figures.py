@@ -73,23 +73,35 @@ def over_seeds(found: Sequence[Figure | None]) -> Figure | None:
     if not there:
         return None
     value = mean(part.value for part in there)
-    sides = [(part.value - part.low, part.high - part.value) for part in there if part.low is not None and part.high is not None]
+    sides = [
+        (part.value - part.low, part.high - part.value)
+        for part in there
+        if part.low is not None and part.high is not None
+    ]
     if len(sides) < len(there):
         return Figure(value)
-    between = _t(len(there) - 1) * stdev(part.value for part in there) / math.sqrt(len(there)) if len(there) > 1 else 0.0
+    between = (
+        _t(len(there) - 1) * stdev(part.value for part in there) / math.sqrt(len(there)) if len(there) > 1 else 0.0
+    )
     down, up = (math.hypot(mean(side), between) for side in zip(*sides, strict=True))
     return Figure(value, max(0.0, value - down), min(1.0, value + up))
 
 
-def over_parts(found: Sequence[Figure]) -> Figure | None:
-    """The mean over classes or sets, each with inputs of its own, whose errors are taken to be independent."""
+def over_parts(found: Sequence[Figure], independent: bool = True) -> Figure | None:
+    """The mean over classes, sets or kinds of anomalies. `independent`: each has inputs of its own, so that their
+    errors partly cancel; else all are taken to err alike.
+    """
     if not found:
         return None
     value = mean(part.value for part in found)
-    if any(part.low is None or part.high is None for part in found):
+    sides = [
+        (part.value - part.low, part.high - part.value)
+        for part in found
+        if part.low is not None and part.high is not None
+    ]
+    if len(sides) < len(found):
         return Figure(value)
-    down = math.sqrt(sum((part.value - (part.low or 0.0)) ** 2 for part in found)) / len(found)
-    up = math.sqrt(sum(((part.high or 0.0) - part.value) ** 2 for part in found)) / len(found)
+    down, up = (math.hypot(*side) / len(found) if independent else mean(side) for side in zip(*sides, strict=True))
     return Figure(value, max(0.0, value - down), min(1.0, value + up))
 
 
@@ -104,7 +116,9 @@ def written(figure: Figure | None, form: Form, interval: bool = True) -> str:
     if figure is None:
         return "-"
     if form == "percent":
-        ends = "" if figure.low is None or figure.high is None else f" [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+        ends = (
+            "" if figure.low is None or figure.high is None else f" [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+        )
         return f"{100 * figure.value:.1f} %{ends if interval else ''}"
     if form == "number":
         ends = "" if figure.low is None or figure.high is None else f" [{figure.low:.3f}, {figure.high:.3f}]"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from robustgen.bench.cell import Cell, Found, Work
+from robustgen.bench.cell import ASIDE, Cell, Found, Work
 from robustgen.bench.judged import fit, score, worth
 from robustgen.bench.places import open_data
 from robustgen.bench.prepared import Configured
@@ -47,7 +47,7 @@ class OutOfDistribution(Cell):
     foreign: tuple[str, ...] = MADE
     train: int | None = None
     n: int = 1000
-    seed: int = 0
+    seed: int = field(default=0, metadata=ASIDE)  # the detector's options hold it
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -58,7 +58,9 @@ def judge(found: Leaderboard, asked: Sequence[Gate]) -> list[str]:
             if gate.metric in row.figures and gate.rows in f"{board.title} / {row.name}"
         ]
         if not rows:
-            raise UsageError(f"no row of the leaderboard{f' with {gate.rows!r}' if gate.rows else ''} has {gate.metric}")
+            raise UsageError(
+                f"no row of the leaderboard{f' with {gate.rows!r}' if gate.rows else ''} has {gate.metric}"
+            )
         failing = [
             f"{name} ({'not measured' if figure is None else f'{figure.value:.4g}'})"
             for name, figure in rows

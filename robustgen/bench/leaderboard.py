@@ -10,10 +10,11 @@ from typing import Any, final
 
 from robustgen.artifacts import to_json
 from robustgen.bench import adversarial, averages
+from robustgen.bench.cell import deep, key
+from robustgen.bench.places import identities
 from robustgen.bench.ranking import Board, Done
-from robustgen.bench.store import Store
+from robustgen.bench.store import Store, Stored
 from robustgen.bench.suite import Suite
-from robustgen.bench.work import Job
 from robustgen.errors import ArtifactError
 from robustgen.runtime import versions
 
@@ -50,27 +51,25 @@ class Leaderboard:
         return "\n".join(head) + "\n" + "\n".join(board.to_markdown() for board in self.boards)
 
 
-def leaderboard(suite: Suite, jobs: Sequence[Job], store: Store) -> Leaderboard:
-    """The leaderboard of all cells that are done; `jobs`: all of the suite (see `plan`)."""
-    keys = {job.label: job.key for job in jobs if job.asked}
+def leaderboard(suite: Suite, store: Store) -> Leaderboard:
+    """The leaderboard of all cells that are done. Cells of data that is not here are taken for not done."""
+    everyone = [part for listed in suite.cells for part in deep(listed.cell)]
+    hashes = identities([name for cell in everyone for name in cell.sources], lenient=True)
     cells: list[Done] = []
     failed: dict[str, str] = {}
+    took: dict[str, float] = {}
     for listed in suite.cells:
-        try:
-            stored = store.read(keys[listed.label])
-        except ArtifactError:
-            stored = None
+        known = all(name in hashes for part in deep(listed.cell) for name in part.sources)
+        stored = None
+        for part in deep(listed.cell) if known else ():
+            own = key(part, hashes)
+            found = _read(store, own)
+            stored = found if part is listed.cell else stored
+            took[own] = 0.0 if found is None else found.seconds
+            reason = None if found is not None else store.failure(own)
+            if reason is not None:
+                failed[listed.label if part is listed.cell else part.title] = reason
         cells.append((listed, stored))
-    seconds = 0.0
-    for job in jobs:
-        reason = store.failure(job.key)
-        if reason is not None:
-            failed[job.label] = reason
-        try:
-            stored = store.read(job.key)
-        except ArtifactError:
-            continue
-        seconds += 0.0 if stored is None else stored.seconds
     boards: list[Board] = []
     for kind in dict.fromkeys(listed.cell.kind for listed in suite.cells):
         own = [cell for cell in cells if cell[0].cell.kind == kind]
@@ -81,7 +80,14 @@ def leaderboard(suite: Suite, jobs: Sequence[Job], store: Store) -> Leaderboard:
         elif kind in ("one-class", "out-of-distribution", "table"):
             boards += averages.boards(kind, own)
     done = sum(stored is not None for _, stored in cells)
-    return Leaderboard(suite, boards, done, len(cells), failed, seconds)
+    return Leaderboard(suite, boards, done, len(cells), failed, sum(took.values()))
+
+
+def _read(store: Store, own: str) -> Stored | None:
+    try:
+        return store.read(own)
+    except ArtifactError:  # it will be run again
+        return None
 
 
 def write(found: Leaderboard, root: Path, command: str) -> None:

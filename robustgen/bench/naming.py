@@ -146,5 +146,5 @@ def guards_of(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             isinstance(members, list) and members and all(isinstance(member, str) for member in members)
             for members in channels.values()
         ):
-            raise UsageError(f"guards.{name} needs channels, such as perturbed = [\"autoencoder\", \"pca\"]")
+            raise UsageError(f'guards.{name} needs channels, such as perturbed = ["autoencoder", "pca"]')
     return dict(given)

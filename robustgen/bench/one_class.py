@@ -7,10 +7,10 @@ labels and without anomalies, and scores the test split.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
-from robustgen.bench.cell import Cell, Found, Work
+from robustgen.bench.cell import ASIDE, Cell, Found, Work
 from robustgen.bench.judged import fit, inputs, score, worth
 from robustgen.bench.prepared import Configured
 from robustgen.errors import DataError
@@ -26,7 +26,7 @@ class OneClass(Cell):
     normal: int
     detector: Configured
     n: int | None = None
-    seed: int = 0
+    seed: int = field(default=0, metadata=ASIDE)  # the detector's options hold it
 
     @property
     def sources(self) -> tuple[str, ...]:

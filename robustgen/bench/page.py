@@ -77,7 +77,9 @@ def _dots(there: Sequence[tuple[str, Figure]], title: str) -> Picture:
     bounds = None
     if all(figure.low is not None and figure.high is not None for figure in figures):
         bounds = ([figure.low or 0.0 for figure in figures], [figure.high or 0.0 for figure in figures])
-    drawn = interval_dots([name for name, _ in there], [figure.value for figure in figures], bounds, METRICS["auroc"].words)
+    drawn = interval_dots(
+        [name for name, _ in there], [figure.value for figure in figures], bounds, METRICS["auroc"].words
+    )
     return Picture(drawn, alt=f"{title}: the mean AUROC of each detector with its interval, best first.")
 
 

@@ -160,5 +160,3 @@ def classifier(work: Work, cell: Classifier) -> LoadedModel:
 def detector(work: Work, cell: Fit) -> CalibratedDetector:
     """The fitted detector of a finished cell."""
     return CalibratedDetector.load(work.place(cell)).to(work.device)
-
-

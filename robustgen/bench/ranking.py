@@ -82,9 +82,7 @@ class Board:
         parts = [part for row in self.rows for part in row.detail.get("by", {})]
         names = list(dict.fromkeys(parts))
         if self.by and len(names) > 1:
-            rows = [
-                [row.name, *(written(_auroc(row, name), "number", False) for name in names)] for row in self.rows
-            ]
+            rows = [[row.name, *(written(_auroc(row, name), "number", False) for name in names)] for row in self.rows]
             lines += ["", f"AUROC by {self.by}:", "", *markdown(["", *names], rows)]
         return "\n".join(lines) + "\n"
 
@@ -96,6 +94,7 @@ def _auroc(row: Row, part: str) -> Figure | None:
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table's lines."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

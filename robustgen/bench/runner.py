@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, final
 
 import torch
 
-from robustgen.bench.cell import Cell, key, needs
+from robustgen.bench.cell import Cell, deep, key, needs
 from robustgen.bench.places import identities
 from robustgen.bench.processes import pool_of
 from robustgen.bench.store import Store
@@ -51,7 +51,7 @@ def plan(suite: Suite, only: str | None = None) -> list[Job]:
     if not chosen:
         labels = ", ".join(repr(listed.label) for listed in suite.cells[:4])
         raise UsageError(f"--only {only} matches none of the {len(suite.cells)} cells, such as {labels}")
-    hashes = identities([name for listed in chosen for cell in _deep(listed.cell) for name in cell.sources], suite.get)
+    hashes = identities([name for listed in chosen for cell in deep(listed.cell) for name in cell.sources], suite.get)
     jobs: dict[str, Job] = {}
 
     def add(cell: Cell, label: str, asked: bool) -> str:
@@ -59,7 +59,7 @@ def plan(suite: Suite, only: str | None = None) -> list[Job]:
         if own not in jobs:
             before = tuple(add(needed, needed.title, False) for needed in needs(cell))
             jobs[own] = Job(cell, own, label, before, hashes, asked)
-        elif asked:
+        elif asked and not jobs[own].asked:
             jobs[own] = replace(jobs[own], label=label, asked=True)
         return own
 
@@ -70,12 +70,6 @@ def plan(suite: Suite, only: str | None = None) -> list[Job]:
 
 def _matches(label: str, pattern: str) -> bool:
     return fnmatchcase(label, pattern) if any(mark in pattern for mark in "*?[") else pattern in label
-
-
-def _deep(cell: Cell) -> Iterator[Cell]:
-    yield cell
-    for needed in needs(cell):
-        yield from _deep(needed)
 
 
 def state(store: Store, job: Job) -> State:

@@ -1,10 +1,10 @@
 """What is done, on disk: a folder a cell, named by the hash of its configuration, whole or not there at all.
 
-    OUT/suite.json                what the suite is, and the key of each cell
-    OUT/cells/KEY/config.json     the configuration, the hashes of the two files below, seconds, machine, versions
-    OUT/cells/KEY/metrics.json    what was measured
-    OUT/cells/KEY/arrays.npz      per-sample arrays, where there are any
-    OUT/cells/KEY.failed.json     why a cell could not be done, until it is
+OUT/suite.json                what the suite is, and the key of each cell
+OUT/cells/KEY/config.json     the configuration, the hashes of the two files below, seconds, machine, versions
+OUT/cells/KEY/metrics.json    what was measured
+OUT/cells/KEY/arrays.npz      per-sample arrays, where there are any
+OUT/cells/KEY.failed.json     why a cell could not be done, until it is
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise ArtifactError(f"{self.root / SUITE} cannot be read ({error}): remove it, or choose another") from error
+            raise ArtifactError(
+                f"{self.root / SUITE} cannot be read ({error}): remove it, or choose another"
+            ) from error
         return found if isinstance(found, dict) else {}
 
     def write_file(self, name: str, text: str) -> None:

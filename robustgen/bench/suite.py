@@ -1,24 +1,24 @@
 """Suites: which measurements there are, read from TOML. A suite is a list of products: data x victim x detector x seed.
 
-    name = "mine"
-    description = "What it is for, in one line."
+name = "mine"
+description = "What it is for, in one line."
 
-    [victims.plain]                      # options of a `classifier` cell, by a name of your own
-    [detectors.small-vae]                # options of a detector, by a name of your own; others go by their own names
-    detector = "vae"
-    preset = "fast"
-    [guards.both]                        # channels of detectors
-    perturbed = ["small-vae", "pca"]
-    [data]                               # names for paths
-    mine = "$HOME/data/mine.npz"
-    [board]                              # see `Board`
+[victims.plain]                      # options of a `classifier` cell, by a name of your own
+[detectors.small-vae]                # options of a detector, by a name of your own; others go by their own names
+detector = "vae"
+preset = "fast"
+[guards.both]                        # channels of detectors
+perturbed = ["small-vae", "pca"]
+[data]                               # names for paths
+mine = "$HOME/data/mine.npz"
+[board]                              # see `Board`
 
-    [[cells]]                            # may be repeated
-    kind = "adversarial"
-    data = "mine"
-    victim = "plain"
-    detector = ["small-vae", "pca", "both"]
-    seed = [0, 1, 2]
+[[cells]]                            # may be repeated
+kind = "adversarial"
+data = "mine"
+victim = "plain"
+detector = ["small-vae", "pca", "both"]
+seed = [0, 1, 2]
 """
 
 from __future__ import annotations
@@ -168,6 +168,6 @@ def _product(block: dict[str, Any], names: Names, limit: int | None, seed: int |
         cell = names.build(kind, chosen, hints)
         if limit is not None:
             counts = {word: getattr(cell, word) for word in known if word in ("n", "n_adaptive")}
-            cell = replace(cell, **{word: min(limit, n) for word, n in counts.items() if n is not None})
+            cell = replace(cell, **{word: limit if n is None else min(limit, n) for word, n in counts.items()})
         cells.append(Listed(cell, {word: chosen[word] for word in dict.fromkeys(shown)}))
     return cells

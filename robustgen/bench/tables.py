@@ -62,7 +62,7 @@ def split(protocol: str, x: Values, y: Values, seed: int) -> Split:
         train, test = train_test_split(np.arange(len(y)), test_size=0.3, random_state=seed, stratify=y)
     elif protocol == "dte":
         if len(y) < _SMALL:
-            drawn = np.random.RandomState(seed).choice(np.arange(len(y)), _SMALL, replace=True)  # noqa: NPY002 - theirs
+            drawn = np.random.RandomState(seed).choice(np.arange(len(y)), _SMALL, replace=True)
             x, y = x[drawn], y[drawn]
         normal = np.flatnonzero(y == 0)
         train, rest = np.split(normal, [round(0.5 * len(normal))])

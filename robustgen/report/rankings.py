@@ -117,7 +117,9 @@ def frontier(
             line = sorted(reference)
             xs, ys = [x for x, _ in line], [y for _, y in line]
             xs, ys = [0.0, *xs, xs[-1]], [ys[0], *ys, 0.0]  # what lies under it is no better on either axis
-            axes.plot(xs, ys, color=MUTED, linewidth=1.4, linestyle=(0, (5, 2)), label=legend_label(said), gid="reference")
+            axes.plot(
+                xs, ys, color=MUTED, linewidth=1.4, linestyle=(0, (5, 2)), label=legend_label(said), gid="reference"
+            )
         for index, (group, points) in enumerate(groups.items()):
             axes.plot(
                 [x for _, x, _ in points], [y for _, _, y in points], _MARKERS[index % len(_MARKERS)],
