@@ -136,7 +136,7 @@ def bench(
         output.emit(found.to_json() | {"run": _ran(outcome), "missed": missed})
     else:
         for board in found.boards:
-            output.table(board.title, board.columns, board.cells(interval=False))
+            output.table(board.title, *board.brief())
         output.facts([("cells", _said(outcome)), ("page", str((root / "index.html").resolve()))])
     _tell_failures(outcome, store)
     if missed:
@@ -170,17 +170,18 @@ def _progress(quiet: bool) -> Any:
     @contextmanager
     def both() -> Any:
         with output.stages(quiet) as stage:
-            now = {"over": 0, "of": 1, "label": ""}
+            over, of, label = 0, 1, ""
 
             def told(news: News) -> None:
-                now.update(over=news.over, of=max(news.of, 1), label=news.job.label)
+                nonlocal over, of, label
+                over, of, label = news.over, max(news.of, 1), news.job.label
                 stage(f"{news.over + 1}/{news.of} {news.job.label}", news.over / max(news.of, 1))
                 if news.ended is not None:
                     said = "failed" if news.ended.error is not None else f"{news.ended.seconds:.1f} s"
                     output.note(f"[{news.over}/{news.of}] {news.job.label}: {said}", quiet)
 
             def share(part: float) -> None:
-                stage(f"{now['over'] + 1}/{now['of']} {now['label']}", (now["over"] + part) / now["of"])
+                stage(f"{over + 1}/{of} {label}", (over + part) / of)
 
             yield told, share
 

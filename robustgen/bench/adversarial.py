@@ -25,9 +25,9 @@ SHOWN = (
 )
 NOISE = ("sign", 0.05)  # the control that all are compared by
 _NOTE = (
-    "Ranked by success of the worst case at {norm} eps {eps:g}: the share of attacked inputs that end with a wrong label "
-    "and accepted, by any attack of any threat model. A detector that nobody who knows it has attacked is unverified, "
-    "and stands below those that were."
+    "Ranked by success of the worst case at {norm} eps {eps:g}: the share of attacked inputs that end with a wrong "
+    "label and accepted, by any attack of any threat model. A detector that nobody who knows it has attacked is "
+    "unverified, and stands below those that were."
 )
 
 

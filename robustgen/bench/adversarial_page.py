@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from robustgen.bench.figures import METRICS, Figure, figure_of, written
+from robustgen.bench.figures import METRICS, SHORT, Figure, figure_of, written
 from robustgen.bench.ranking import Board, Row
 from robustgen.report.page import Block, Kind, Mark, Marks, Notice, Number, Paragraph, Picture, Section, Table
 from robustgen.report.rankings import Reach, frontier, success_curves
@@ -24,16 +24,6 @@ _RANKED = (
     "noise_flagged",
     "worst_auroc",
 )
-_HEADS = {
-    "success_worst": "worst case",
-    "success_oblivious": "oblivious",
-    "success_adaptive": "adaptive",
-    "robust_accuracy": "RA_D",
-    "fc": "FC",
-    "useful": "useful",
-    "noise_flagged": "noise flagged",
-    "worst_auroc": "worst AUROC",
-}
 _GLOSSARY = (
     "Worst case, oblivious, adaptive: the share of attacked inputs that end with a wrong label and accepted, by any "
     "attacker, by those who do not know the detector, and by those who do. Believed: masking checks passed, see "
@@ -100,7 +90,7 @@ def _ranking(board: Board) -> list[Block]:
         found = [written(row.figures.get(word), METRICS[word].form, False) for word in _RANKED]
         whole.append([name, *(written(row.figures.get(word), METRICS[word].form) for word in _RANKED)])
         rows.append([str(rank), name, *found[:3], "✕ unverified" if row.unverified else _marked(row), *found[3:]])
-    heads = [_HEADS.get(word, METRICS[word].words) for word in _RANKED]
+    heads = [SHORT.get(word, METRICS[word].words) for word in _RANKED]
     return [
         Table(["", "", *heads[:3], "believed?", *heads[3:]], rows),
         Table(["", *heads], whole, "The same with 95 % intervals"),
@@ -130,7 +120,7 @@ def _curves(board: Board) -> list[Block]:
     norms = list(dict.fromkeys(system["norm"] for row in board.rows for system in row.detail.get("systems", [])))
     blocks: list[Block] = []
     for norm in norms:
-        lines = []
+        lines: list[Reach] = []
         for row in board.rows:
             systems = sorted((s for s in row.detail.get("systems", []) if s["norm"] == norm), key=lambda s: s["eps"])
             if systems:
@@ -304,8 +294,8 @@ def _noise(board: Board) -> list[Block]:
     if not rows:
         return []
     note = (
-        "Changes of a size that attackers use, after which the classifier says what it said before. A detector that flags "
-        "these as often as attacks detects changes, not attacks."
+        "Changes of a size that attackers use, after which the classifier says what it said before. A detector that "
+        "flags these as often as attacks detects changes, not attacks."
     )
     return [Table(["", *kinds], rows, "Harmless changes flagged, in per cent", note)]
 
@@ -326,9 +316,9 @@ def _small(board: Board) -> list[Block]:
         return []
     heads = ["", "rejected at eps/8", "at eps/4", "at eps/2", "robust accuracy (RA_D)", "Tramèr's check"]
     note = (
-        "To reject a tiny change of a clean input is an error too. Tramèr's check: a detector that holds at eps gives a "
-        "classifier that holds at eps / 2, so robust accuracy above that of the best known classifier at eps / 2 would "
-        "be a breakthrough, or a sign of masked gradients."
+        "To reject a tiny change of a clean input is an error too. Tramèr's check: a detector that holds at eps gives "
+        "a classifier that holds at eps / 2, so robust accuracy above that of the best known classifier at eps / 2 "
+        "would be a breakthrough, or a sign of masked gradients."
     )
     caption = f"Changes smaller than {about['norm']} eps {about['eps']:g}, in per cent"
     return [Table(heads, rows, caption, note)]

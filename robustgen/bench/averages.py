@@ -14,6 +14,11 @@ _READ = (
     "seeds, with 95 % intervals."
 )
 
+_GENERATIVE = (
+    "AUROC: mean over kinds of anomalies; harmless noise is not one of them. Fréchet distance of samples: lower is "
+    "nearer to real images."
+)
+
 
 def boards(kind: str, cells: Sequence[Done]) -> list[Board]:
     """One board for each set of data and protocol; for tables, whose sets are columns, for each protocol."""
@@ -77,7 +82,7 @@ def generative_boards(kind: str, cells: Sequence[Done]) -> list[Board]:
         ]
         rows.sort(key=lambda row: -(row.figures["auroc"] or Figure(-1.0)).value)
         shown = ("auroc", "frechet", "mse", "ssim", "bits_per_value", "false_alarms", "fit_seconds", "ms_per_input")
-        note = "AUROC: mean over kinds of anomalies; harmless noise is not one of them. Fréchet distance of samples: lower is nearer to real images."
+        note = _GENERATIVE
         found.append(Board(f"generative detectors of {data}", kind, rows, shown, "kind of anomaly", note))
     return found
 

@@ -95,6 +95,6 @@ def _rows(path: Path) -> dict[str, Mapping[str, Any]]:
         return {f"{board['title']} / {row['name']}": row["metrics"] for board in boards for row in board["rows"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} is no leaderboard ({type(error).__name__}: {error}): give a folder that 'robustgen bench' wrote, or "
-            f"its {JSON}"
+            f"{path} is no leaderboard ({type(error).__name__}: {error}): give a folder that 'robustgen bench' wrote, "
+            f"or its {JSON}"
         ) from error

@@ -45,6 +45,19 @@ METRICS = {
 """All metrics that gates and comparisons know."""
 
 
+SHORT = {
+    "success_worst": "worst case",
+    "success_oblivious": "oblivious",
+    "success_adaptive": "adaptive",
+    "robust_accuracy": "RA_D",
+    "fc": "FC",
+    "useful": "useful",
+    "noise_flagged": "noise flagged",
+    "worst_auroc": "worst AUROC",
+}
+"""Heads of narrow tables."""
+
+
 class Figure(NamedTuple):
     """A value and, where there is one, its 95 % interval."""
 

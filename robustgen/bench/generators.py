@@ -11,8 +11,7 @@ from torch import Tensor
 from robustgen.attacks.pgd import PGD
 from robustgen.bench.cell import Cell, Found, Work
 from robustgen.bench.places import open_data
-from robustgen.bench.prepared import Classifier, Fit, classifier, detector
-from robustgen.bench.store import Store
+from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
 from robustgen.detectors.self_test import anomalies
 from robustgen.errors import DataError
 from robustgen.evaluation.frechet import embedding
@@ -65,8 +64,6 @@ class Generator(Cell):
             kinds[other.spec.name] = other.read(other.spread("test", self.n)).x
         kinds |= _made(base, labels, network, self.eps, self.seed, work.device)
         embed, features = embedding(model, work.device)
-        place = work.place(self.detector)
-        stored = Store(place.parents[1]).read(place.name)
         row = generative(
             detector(work, self.detector),
             normal,
@@ -74,7 +71,7 @@ class Generator(Cell):
             embed,
             features.replace(str(work.place(self.victim)), "the victim"),
             samples=self.samples,
-            seconds_to_fit=None if stored is None else stored.metrics["fit_cpu_seconds"],
+            seconds_to_fit=read_metrics(work, self.detector)["fit_cpu_seconds"],
             seed=self.seed,
         )
         return Found(row.to_json())

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from robustgen.bench.cell import Cell, Found, Work
-from robustgen.bench.prepared import Classifier, Fit, classifier, detector
+from robustgen.bench.attacked import under_attack
+from robustgen.bench.cell import Cell, Found, Work, deep
+from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
 from robustgen.guard import Guard
 
 FPR = 0.05
@@ -55,12 +56,18 @@ def guard_of(work: Work, victim: Classifier, judge: Fit | GuardOf) -> Guard:
 @final
 @dataclass(frozen=True)
 class Adversarial(Cell):
-    """A guard against attackers of every threat model (see `robustgen.evaluation.threats`)."""
+    """A guard against attackers who know the classifier, and who know all: see `attacked`.
+
+    `eps`: sizes of change, in Linf. `n` test inputs for the former, `n_adaptive` of them for the latter; `steps` of
+    each attack that takes steps. `fpr`: the share of normal inputs that may be rejected.
+    """
 
     kind: ClassVar[str] = "adversarial"
     data: str
     victim: Classifier
     detector: Fit | GuardOf
+    eps: tuple[float, ...] = (0.05, 0.1, 0.2)
+    steps: int = 40
     fpr: float = FPR
     n: int = 1000
     n_adaptive: int = 500
@@ -75,4 +82,18 @@ class Adversarial(Cell):
         return f"adversarial {self.detector.title}, seed {self.seed}"
 
     def run(self, work: Work) -> Found:
-        raise NotImplementedError
+        guard = guard_of(work, self.victim, self.detector).at(self.fpr)
+        figures, arrays = under_attack(
+            guard,
+            work.source(self.data),
+            eps=self.eps,
+            steps=self.steps,
+            n=self.n,
+            n_adaptive=self.n_adaptive,
+            seed=self.seed,
+        )
+        fits = [part for part in deep(self.detector) if isinstance(part, Fit)]
+        took = [read_metrics(work, part)["fit_seconds"] for part in {fit.title: fit for fit in fits}.values()]
+        clean = figures["clean"] | {"fit_seconds": sum(took)}
+        about = {"detector": guard.name, "victim": self.victim.title, "seed": self.seed}
+        return Found(about | figures | {"clean": clean}, arrays)

@@ -72,13 +72,13 @@ def leaderboard(suite: Suite, store: Store) -> Leaderboard:
         cells.append((listed, stored))
     boards: list[Board] = []
     for kind in dict.fromkeys(listed.cell.kind for listed in suite.cells):
-        own = [cell for cell in cells if cell[0].cell.kind == kind]
+        cells_of_kind = [cell for cell in cells if cell[0].cell.kind == kind]
         if kind == "adversarial":
-            boards += adversarial.boards(own, suite.board)
+            boards += adversarial.boards(cells_of_kind, suite.board)
         elif kind == "vae-vs-gan":
-            boards += averages.generative_boards(kind, own)
+            boards += averages.generative_boards(kind, cells_of_kind)
         elif kind in ("one-class", "out-of-distribution", "table"):
-            boards += averages.boards(kind, own)
+            boards += averages.boards(kind, cells_of_kind)
     done = sum(stored is not None for _, stored in cells)
     return Leaderboard(suite, boards, done, len(cells), failed, sum(took.values()))
 

@@ -76,7 +76,7 @@ class Names:
         """The classifier of `data` called `name`, trained from `seed`."""
         if name not in self.victims:
             raise UsageError(suggestion(name, self.victims, "victim"))
-        return Classifier(data=data, **({"seed": seed} | self.victims[name]))
+        return Classifier(data=data, **({"seed": seed, **self.victims[name]}))
 
     def detector(self, name: str, seed: int) -> Configured:
         """The detector called `name` with its options."""

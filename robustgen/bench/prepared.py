@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 from robustgen.bench.cell import Cell, Found, Work
+from robustgen.bench.store import Store
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.making import accepts, kind_of, make
 from robustgen.errors import UsageError
@@ -160,3 +161,11 @@ def classifier(work: Work, cell: Classifier) -> LoadedModel:
 def detector(work: Work, cell: Fit) -> CalibratedDetector:
     """The fitted detector of a finished cell."""
     return CalibratedDetector.load(work.place(cell)).to(work.device)
+
+
+def read_metrics(work: Work, cell: Cell) -> dict[str, Any]:
+    """What a finished cell measured."""
+    place = work.place(cell)
+    stored = Store(place.parents[1]).read(place.name)
+    assert stored is not None  # it is done, or this one would not run
+    return stored.metrics

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from robustgen.bench.figures import METRICS, Figure, written
+from robustgen.bench.figures import METRICS, SHORT, Figure, written
 from robustgen.bench.store import Stored
 from robustgen.bench.suite import Listed
 
@@ -66,6 +66,15 @@ class Board:
             ]
             for row in self.rows
         ]
+
+    def brief(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows of the table for a narrow place: the first six metrics, without intervals."""
+        shown = self.shown[:6]
+        rows = [
+            [row.name, *(written(row.figures.get(name), METRICS[name].form, False) for name in shown)]
+            for row in self.rows
+        ]
+        return ["", *(SHORT.get(name, METRICS[name].words) for name in shown)], rows
 
     def to_json(self) -> dict[str, Any]:
         return {

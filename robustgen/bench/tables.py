@@ -78,7 +78,7 @@ def split(protocol: str, x: Values, y: Values, seed: int) -> Split:
 @final
 @dataclass(frozen=True)
 class TableOf(Cell):
-    """AUROC of a table's normal rows against its anomalous ones. The seed chooses the rows, and the detector's start."""
+    """AUROC of a table's normal rows against its anomalous ones. The seed chooses the rows and the detector's start."""
 
     kind: ClassVar[str] = "table"
     data: str
