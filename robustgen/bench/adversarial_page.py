@@ -309,6 +309,8 @@ def _small(board: Board) -> list[Block]:
             continue
         small, bound = at.get("rejected_small") or {}, at.get("tramer") or {}
         passed, limit = bound.get("passed"), bound.get("bound")
+        if not small and passed is None:
+            continue
         said = "-" if passed is None else f"{'✓ at most' if passed else '✕ above'} {100 * (limit or 0):.1f} %"
         sizes = (_bare(figure_of(small.get(size))) for size in ("eps/8", "eps/4", "eps/2"))
         rows.append([row.name, *sizes, _bare(figure_of(at.get("robust_accuracy"))), said])

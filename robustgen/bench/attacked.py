@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,14 +31,16 @@ RATES = (0.001, 0.01, 0.05)
 SHARES = (0.5, 0.1, 0.01, 0.001)
 _AT_ONCE = 250
 
+Mask = npt.NDArray[np.bool_]
+
 
 @final
 @dataclass(frozen=True)
 class Judged:
     """What a guard says of n inputs: whether the label is wrong, whether they are accepted, and their scores."""
 
-    wrong: Array
-    accepted: Array
+    wrong: Mask
+    accepted: Mask
     score: Array
 
 
@@ -120,7 +123,7 @@ def _knowing(guard: Guard, threat: ThreatModel, steps: int, seed: int) -> Mappin
     }
 
 
-def _share(mask: Array) -> dict[str, Any] | None:
+def _share(mask: Mask) -> dict[str, Any] | None:
     return proportion(int(mask.sum()), len(mask))._asdict() if len(mask) else None
 
 
@@ -161,7 +164,7 @@ def _caught(guard: Guard, successes: Array, rate: float) -> dict[str, Any] | Non
     return _share(successes > threshold.value)
 
 
-def _system(clean: Judged, lost: Mapping[str, Array], eps: float, few: int, attacked: bool) -> dict[str, Any]:
+def _system(clean: Judged, lost: Mapping[str, Mask], eps: float, few: int, attacked: bool) -> dict[str, Any]:
     """The system as a whole on the first `few` inputs, those that all attackers tried."""
     wrong, accepted = clean.wrong[:few], clean.accepted[:few]
     blind, knowing = lost["Z"][:few], lost["W"]
