@@ -114,11 +114,17 @@ def under_attack(
 
 def _knowing(guard: Guard, threat: ThreatModel, steps: int, seed: int) -> Mapping[str, PGD]:
     """Attacks on classifier and score together; none where the score has no gradient to follow."""
-    threshold, fixed = guard.threshold, {"steps": steps, "seed": seed}  # to the end: rounding undoes narrow successes
+    threshold = guard.threshold
     if not guard.differentiable or threshold is None:
         return {}
     return {
-        name: PGD(threat=threat, objective=Evade(guard.score, threshold.value, **way), mode="max-loss", **fixed)
+        name: PGD(
+            threat=threat,
+            objective=Evade(guard.score, threshold.value, **way),
+            steps=steps,
+            seed=seed,
+            mode="max-loss",  # to the end: rounding undoes narrow successes
+        )
         for name, way in WAYS.items()
     }
 
