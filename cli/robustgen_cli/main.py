@@ -20,6 +20,7 @@ import typer
 from robustgen.errors import RobustgenError
 from robustgen_cli import (
     attack,
+    bench,
     demo,
     detect,
     encode,
@@ -54,6 +55,7 @@ for module in (
     guard,
     detect,
     export,
+    bench,
     encode,
     reconstruct,
     interpolate,
