@@ -77,4 +77,18 @@ DETECTORS = {
         "robustgen.detectors.cycle_gan:CycleGANDetector",
         "a translator between normal inputs and another domain, attacked ones for example, and what it must change",
     ),
+    "margin": Entry("robustgen.detectors.margin:MarginDetector", "how narrowly a classifier's prediction won"),
+    "max-softmax": Entry(
+        "robustgen.detectors.max_softmax:MaxSoftmaxDetector", "how unsure a classifier is of its prediction"
+    ),
+    "max-logit": Entry(
+        "robustgen.detectors.max_logit:MaxLogitDetector", "how little speaks for a classifier's prediction"
+    ),
+    "energy": Entry(
+        "robustgen.detectors.energy:EnergyDetector", "how little speaks for any class of a classifier: free energy"
+    ),
+    "feature-squeezing": Entry(
+        "robustgen.detectors.feature_squeezing:FeatureSqueezingDetector",
+        "how much a classifier's answer changes with fewer grey levels and smoothing",
+    ),
 }
