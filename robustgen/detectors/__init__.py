@@ -91,4 +91,13 @@ DETECTORS = {
         "robustgen.detectors.feature_squeezing:FeatureSqueezingDetector",
         "how much a classifier's answer changes with fewer grey levels and smoothing",
     ),
+    "magnet": Entry("robustgen.detectors.magnet:MagNetDetector", "how far an autoencoder moves a classifier's answer"),
+    "denoise-consistency": Entry(
+        "robustgen.detectors.denoise_consistency:DenoiseConsistencyDetector",
+        "how far noise, and its removal by a denoiser, moves a classifier's answer",
+    ),
+    "deep-mahalanobis": Entry(
+        "robustgen.detectors.deep_mahalanobis:DeepMahalanobisDetector",
+        "distance from the predicted class's mean in the layers of a classifier",
+    ),
 }

@@ -17,6 +17,7 @@ from robustgen.data.load import load
 from robustgen.detectors.base import Detector
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.feature_squeezing import FeatureSqueezingDetector
+from robustgen.detectors.layers import Layers
 from robustgen.detectors.making import make
 from robustgen.detectors.squeezers import reduce_depth, smooth_means, smooth_median
 from robustgen.detectors.watching import WatchingDetector
@@ -27,7 +28,8 @@ from robustgen.training.classifier import train
 from robustgen.training.descent import Recipe
 from toys import WATCHING, Bumps, Linear2, small_mlp
 
-QUICK: dict[str, dict[str, Any]] = {}
+QUICK: dict[str, dict[str, Any]] = {"magnet": {"epochs": 8}, "denoise-consistency": {"epochs": 8, "draws": 1}}
+OF_IMAGES = ("denoise-consistency",)
 OUTPUTS = ("margin", "max-softmax", "max-logit", "energy")
 
 
@@ -41,25 +43,30 @@ def watching(name: str, classifier: nn.Module, **options: Any) -> Detector:
 
 def judge_of(name: str, shape: tuple[int, ...]) -> nn.Module:
     """A classifier to whom `check_detector`'s noise looks unlike its normal inputs, as far as `name` sees it."""
-    return Bumps(shape) if name in OUTPUTS else small_mlp(shape)
+    return Bumps(shape) if name in OUTPUTS else small_mlp(shape, classes=2)  # labels of the check are two
 
 
 @pytest.mark.parametrize("name", WATCHING)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
 def test_every_one_keeps_the_contract(name: str, shape: tuple[int, ...]) -> None:
     judge = judge_of(name, shape)
+    if name in OF_IMAGES and len(shape) == 1:
+        with pytest.raises(UsageError, match="needs images"):
+            watching(name, judge).fit(torch.rand(20, *shape))
+        return
     check_detector(lambda: watching(name, judge), shape)
 
 
 @pytest.mark.parametrize("name", WATCHING)
 def test_its_gradient_is_that_of_finite_differences(name: str, generator: torch.Generator) -> None:
-    x, y = torch.rand(100, 6, generator=generator), torch.arange(100) % 2
-    judge = small_mlp((6,))
+    shape = (1, 6, 6) if name in OF_IMAGES else (6,)
+    x, y = torch.rand(100, *shape, generator=generator), torch.arange(100) % 4
+    judge = small_mlp(shape)
     detector = watching(name, judge).fit(TensorDataset(x, y)).double()
     judge.double()
     if detector.surrogate or not detector.differentiable:
         pytest.skip("it says that it has none, or another")
-    point = torch.rand(3, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    point = torch.rand(3, *shape, generator=generator, dtype=torch.float64, requires_grad=True)
     condition = y[:3] if detector.conditional else None
     assert torch.autograd.gradcheck(lambda z: detector.score(z, condition), (point,))
 
@@ -96,8 +103,8 @@ def test_it_is_stored_beside_its_classifier_and_not_with_its_weights(
     x = next(iter(load("digits").batches("test", 40))).x
     np.testing.assert_array_equal(again.judge(x).score, fitted[name].judge(x).score)
     assert again.summary() == fitted[name].summary()
-    weights = {tuple(value.shape) for value in judge.network.state_dict().values() if value.ndim > 1}
-    assert not weights & {tuple(value.shape) for value in fitted[name].detector.state_dict().values()}
+    weights = [value for value in judge.network.state_dict().values() if value.ndim > 1]
+    assert not any(torch.equal(a, b) for a in fitted[name].detector.state_dict().values() for b in weights)
 
 
 @pytest.mark.parametrize("name", WATCHING)
@@ -106,9 +113,10 @@ def test_without_a_classifier_it_says_so(name: str, generator: torch.Generator, 
         CalibratedDetector.fit(name, load("digits"), options=QUICK.get(name, {}))
     with pytest.raises(UsageError, match="not at a layer"):
         CalibratedDetector.fit(name, load("digits"), options=QUICK.get(name, {}), model=judge, layer="2")
-    x = torch.rand(40, 6, generator=generator)
+    shape = (1, 6, 6) if name in OF_IMAGES else (6,)
+    x = torch.rand(40, *shape, generator=generator)
     with pytest.raises(UsageError, match="at least 2 classes"):
-        watching(name, nn.Flatten(0)).fit(TensorDataset(x, torch.arange(40) % 2))
+        watching(name, nn.Sequential(nn.Flatten(0), nn.ReLU())).fit(TensorDataset(x, torch.arange(40) % 2))
 
 
 def test_scores_of_logits_are_their_closed_forms(generator: torch.Generator) -> None:
@@ -209,3 +217,71 @@ def test_medians_need_images(generator: torch.Generator) -> None:
 def test_a_temperature_is_above_zero(name: str, temperature: float) -> None:
     with pytest.raises(UsageError, match="temperature"):
         make(name, {"temperature": temperature})
+
+
+def test_magnet_is_what_its_parts_say(generator: torch.Generator) -> None:
+    """Divergences as SciPy has them, of the logits before and after; two in units of their 95 % quantile."""
+    from scipy.spatial.distance import jensenshannon
+    from scipy.stats import entropy
+
+    x, network = torch.rand(300, 6, generator=generator), small_mlp((6,))
+    names = ("l1", "l2", "jsd:10", "jeffreys:0.5")
+    detector = watching("magnet", network, scores="+".join(names)).fit(x)
+    back = detector.reconstruct(x)  # type: ignore[operator]
+    p, q = ((network(z) / 10).softmax(1).detach().double().numpy() for z in (x, back))
+    r, s = ((network(z) / 0.5).softmax(1).detach().double().numpy() for z in (x, back))
+    change = (x - back).numpy()
+    expected = [
+        np.abs(change).mean(1),
+        (change**2).mean(1),
+        jensenshannon(p, q, axis=1) ** 2,
+        entropy(r, s, axis=1) + entropy(s, r, axis=1),
+    ]
+    apart = detector.apart(x).detach()  # type: ignore[operator]
+    for found, values in zip(apart, expected, strict=True):
+        np.testing.assert_allclose(found.numpy(), values, rtol=1e-3, atol=1e-6)
+    units = apart / detector.usual[:, None]  # type: ignore[index]
+    torch.testing.assert_close(detector.score(x).detach(), units.sum(0))
+    largest = watching("magnet", network, scores="+".join(names), join="largest").fit(x)
+    torch.testing.assert_close(largest.score(x).detach(), units.amax(0))
+    alone = watching("magnet", network, scores="l1").fit(x)
+    torch.testing.assert_close(alone.score(x).detach(), apart[0])
+
+
+@pytest.mark.parametrize("options", [{"scores": "jsd"}, {"scores": "jsd:0"}, {"scores": "l3"}, {"join": "mean"}])
+def test_magnet_refuses_what_it_does_not_know(options: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        make("magnet", options)
+
+
+def test_deep_mahalanobis_is_that_of_numpy(generator: torch.Generator) -> None:
+    """With one layer: the squared distance from the label's mean by the tied covariance, in its unit."""
+    network = small_mlp((6,))
+    x, y = torch.randn(400, 6, generator=generator), torch.arange(400) % 4
+    detector = watching("deep-mahalanobis", network, layers="4").fit(TensorDataset(x, y))
+    nearest = watching("deep-mahalanobis", network, layers="4", among="nearest").fit(TensorDataset(x, y))
+    h = network[:5](x).detach().double().numpy()  # type: ignore[index]
+    means = np.stack([h[y.numpy() == c].mean(0) for c in range(4)])
+    centred = h - means[y.numpy()]
+    inverse = np.linalg.inv(centred.T @ centred / len(h))
+    every = np.stack([np.einsum("ni,ij,nj->n", h - mean, inverse, h - mean) for mean in means], 1)
+    own = every[np.arange(400), y.numpy()]
+    for found, values in ((detector, own), (nearest, every.min(1))):
+        score = found.score(x, y).detach().double().numpy()
+        np.testing.assert_allclose(score / score.mean(), values / values.mean(), rtol=2e-3)
+
+
+def test_layers_are_averaged_over_places_and_found_by_name(generator: torch.Generator) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 5), nn.ReLU(), nn.Linear(5, 2))
+    x = torch.rand(4, 1, 8, 8, generator=generator)
+    layers = Layers(network)
+    assert layers.names == ["1", "4"]
+    torch.testing.assert_close(layers(x)[0], network[:2](x).mean((2, 3)))
+    torch.testing.assert_close(layers(x)[1], network[:5](x))
+    assert Layers(network, "last").names == ["4"]
+    assert Layers(network, "3,0").names == ["3", "0"]
+    assert not network[1]._forward_hooks
+    with pytest.raises(UsageError, match="nowhere"):
+        Layers(network, "nowhere")
+    with pytest.raises(UsageError, match="torch.nn.Module"):
+        Layers(lambda x: x)
