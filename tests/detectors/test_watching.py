@@ -260,7 +260,7 @@ def test_deep_mahalanobis_is_that_of_numpy(generator: torch.Generator) -> None:
     x, y = torch.randn(400, 6, generator=generator), torch.arange(400) % 4
     detector = watching("deep-mahalanobis", network, layers="4").fit(TensorDataset(x, y))
     nearest = watching("deep-mahalanobis", network, layers="4", among="nearest").fit(TensorDataset(x, y))
-    h = network[:5](x).detach().double().numpy()  # type: ignore[index]
+    h = network[:5](x).detach().double().numpy()
     means = np.stack([h[y.numpy() == c].mean(0) for c in range(4)])
     centred = h - means[y.numpy()]
     inverse = np.linalg.inv(centred.T @ centred / len(h))
