@@ -128,53 +128,128 @@ Way = Literal["selective", "orthogonal", "lagrangian"]
 
 
 @dataclass(frozen=True)
-class Evade:
-    """Make the model predict anything but `y`, and a detector accept the input; with `targeted`, make it predict
-    exactly `y`.
+class Rejection:
+    """How a detector judges an input beside a label: it rejects what scores above `threshold`.
 
-    `score`: the detector's, of inputs judged against labels (those predicted, or the target); accepted is what scores
-    at most `threshold`. The steps follow one of three ways. "selective": towards a wrong label while the margin is
-    below `slack` logits, from there on towards a lower score (Bryniarski et al. 2021, "Evading adversarial example
-    detection defenses with orthogonal projected gradient descent"). "orthogonal": likewise, each step without its
-    component along the other gradient (same source). "lagrangian": both at once, gradients of unit length, the score's
-    times `weight`; one whose aim is reached no longer pulls. `value` ranks points: any with a wrong label above any
-    without, among them by the score.
+    `scale`: the unit in which an excess over the threshold is measured, such as the spread of clean scores. `draws`: of
+    a score that draws random numbers; then the score is their mean, whose gradient is the mean gradient, and an input
+    is accepted when at least half of the draws are (expectation over transformation, Athalye et al. 2018).
     """
 
     score: Score
     threshold: float
+    scale: float = 1.0
+    draws: int = 1
+
+    def __call__(
+        self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        """(scores (n,), differentiable in `x`; accepted (n,)). A score that is no number is a rejection."""
+        if self.draws == 1:
+            score = self.score(x, label)
+            return score, score.detach().double() <= self.threshold
+        scores = torch.stack([self.score(x, label) for _ in range(self.draws)])
+        return scores.mean(0), (scores.detach().double() <= self.threshold).double().mean(0) >= 0.5
+
+    def excess(self, score: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """How far scores lie above the threshold, in units of `scale`; no gradient."""
+        return torch.nan_to_num((score.detach() - self.threshold) / self.scale, nan=1e30, posinf=1e30, neginf=-1e30)
+
+
+def ranked(wrong: Bool[Tensor, " n"], lead: Float[Tensor, " n"], excess: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Any point with a `wrong` label above any without, among them by the score: (0, 2) there, by how little `excess`
+    is left, and (-2, 0) elsewhere, by how far the wrong label is from its `lead`. No gradient.
+    """
+    over = excess.clamp(min=0)
+    passing = 1 / (1 + over) + excess.clamp(max=0).neg() / (1 + excess.abs())  # not 1 - over / (1 + over): no digits
+    return torch.where(wrong, passing, softsign(lead.detach().clamp(max=0)) - 1)
+
+
+def steered(
+    rank: Float[Tensor, " n"], direction: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"]
+) -> Float[Tensor, " n"]:
+    """`rank`, with `direction` for its gradient."""
+    return rank + (direction * (x - x.detach())).flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Evade:
+    """Make the model predict anything but the label, and a detector accept the input.
+
+    `y` holds labels (n,), or (n, 2) a label and a class to move towards; any accepted wrong label is a success. The
+    detector judges an input against the class predicted (on the way to a class, against that class).
+
+    The steps follow one of three ways. "selective": towards a wrong label while the margin is below `slack` logits,
+    from there on towards a lower score (Bryniarski et al. 2021, "Evading adversarial example detection defenses with
+    orthogonal projected gradient descent"). "orthogonal": likewise, each step without its component along the other
+    gradient (same source; its equation 6 prints the two projections swapped). "lagrangian": both at once, gradients of
+    unit length, the score's times `weight`; one whose aim is reached no longer pulls. `value` ranks points (`ranked`).
+    """
+
+    rejection: Rejection
     way: Way = "selective"
-    targeted: bool = False
     slack: float = 0.05
     weight: float = 1.0
 
     def __call__(
-        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, "n *aim"]
     ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
         logits = model(x)
+        label, target = (y, None) if y.dim() == 1 else y.unbind(1)
         predicted = logits.argmax(1)
-        reached = predicted == y if self.targeted else predicted != y
-        lead = -margin(logits, y) if self.targeted else margin(logits, y)
-        score = self.score(x, y if self.targeted else predicted)
-        achieved = reached & (score <= self.threshold)
-        excess = (score - self.threshold).detach()
-        # both halves squashed into ranges of their own: (0, 2) where the label is wrong, (-2, 0) where it is not
-        rank = torch.where(reached, 1 - softsign(excess), softsign(lead.detach().clamp(max=0)) - 1)
-        if not x.requires_grad:
-            return rank, achieved
-        direction = self._direction(lead, score, x)
-        return rank + (direction * (x - x.detach())).flatten(1).sum(1), achieved
+        wrong = predicted != label
+        lead = margin(logits, label) if target is None else -margin(logits, target)
+        score, accepted = self.rejection(x, predicted if target is None else torch.where(wrong, predicted, target))
+        rank = ranked(wrong, lead, self.rejection.excess(score))
+        if x.requires_grad:
+            rank = steered(rank, self._direction(lead, score, x), x)
+        return rank, wrong & accepted
 
     def _direction(self, lead: Tensor, score: Tensor, x: Tensor) -> Tensor:
-        """Where to go from each point: what the value has for its gradient."""
-        to_fool, to_pass = _slope(lead, x), -_slope(score, x)
-        fooled = (lead > self.slack).reshape(-1, *[1] * (x.dim() - 1))
+        """Where to go from each point: what the value has for its gradient. A gradient that no row needs is spared."""
+        fooled, detected = lead.detach() > self.slack, score.detach() > self.rejection.threshold
+        both = self.way == "orthogonal"
+        to_fool = _slope(lead, x) if both or not fooled.all() else torch.zeros_like(x)
+        to_pass = -_slope(score, x) if both or (detected if self.way == "lagrangian" else fooled).any() else to_fool
+        fooled = fooled.reshape(-1, *[1] * (x.dim() - 1))
         if self.way == "lagrangian":
-            detected = (score > self.threshold).reshape(fooled.shape)
-            return ~fooled * _unit(to_fool) + self.weight * detected * _unit(to_pass)
-        if self.way == "orthogonal":
+            return ~fooled * _unit(to_fool) + self.weight * detected.reshape(fooled.shape) * _unit(to_pass)
+        if both:
             to_fool, to_pass = _without(to_fool, to_pass), _without(to_pass, to_fool)
         return torch.where(fooled, to_pass, to_fool)
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Make a detector accept the input, whatever the label is: what an attack on the detector alone maximises."""
+
+    rejection: Rejection
+
+    def __call__(
+        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        with torch.no_grad():
+            predicted = model(x).argmax(1)
+        score, accepted = self.rejection(x, predicted)
+        return -score, accepted
+
+
+@dataclass(frozen=True)
+class VerdictOnly:
+    """Get a wrong label accepted, told no more than what a user of the guard sees: the label, and accepted or not.
+
+    `value`: 2 for a wrong label that is accepted, 1 for one that is not, 0 for the right one; no gradient.
+    """
+
+    rejection: Rejection
+
+    def __call__(
+        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        with torch.no_grad():
+            predicted = model(x).argmax(1)
+            wrong, accepted = predicted != y, self.rejection(x, predicted)[1]
+        return wrong.to(x.dtype) + (wrong & accepted), wrong & accepted
 
 
 def _slope(value: Tensor, x: Tensor) -> Tensor:

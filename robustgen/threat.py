@@ -90,9 +90,10 @@ class ThreatModel:
         return (x + delta.sign() * _shrink_l1(size, room, eps).reshape(x.shape)).clamp(self.low, self.high)
 
     def step(
-        self, x_adv: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"], size: float
+        self, x_adv: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"], size: float | Float[Tensor, " n"]
     ) -> Float[Tensor, "n *shape"]:
-        """Move by `size` in this norm in the direction that gains most to first order.
+        """Move by `size` in this norm, one for all or each row's own (not in L0), in the direction that gains most to
+        first order.
 
         Linf: the gradient's sign. L2: the gradient, normalised. L1: the coordinates of largest gradient, each
         moved as far as the box lets it until `size` is used up (the exact first-order optimum inside the box; a step
@@ -100,7 +101,7 @@ class ThreatModel:
         the `size` coordinates that gain most, each moved to its wall.
         """
         if self.norm == "linf":
-            return x_adv + gradient.sign() * size
+            return x_adv + gradient.sign() * (_each(size, x_adv) if isinstance(size, Tensor) else size)
         if self.norm == "l2":
             # scaled before squaring, so that very small gradients keep their direction instead of underflowing to 0
             largest = gradient.flatten(1).abs().amax(1)
@@ -111,8 +112,9 @@ class ThreatModel:
         room = torch.where(gradient > 0, self.high - x_adv, x_adv - self.low).clamp(min=0).flatten(1)
         order = torch.where(slope > 0, slope, -1).argsort(1, descending=True)
         if self.norm == "l0":
-            chosen = _largest(slope * room, size).reshape(x_adv.shape)
+            chosen = _largest(slope * room, float(size)).reshape(x_adv.shape)
             return torch.where(chosen, torch.where(gradient > 0, self.high, self.low).to(x_adv.dtype), x_adv)
+        size = size[:, None] if isinstance(size, Tensor) else size
         available = torch.where(slope > 0, room, 0).gather(1, order)
         used_before = (
             available.cumsum(1).roll(1, 1).index_fill(1, torch.zeros(1, dtype=torch.int64, device=x_adv.device), 0)

@@ -1,9 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from robustgen.objectives import LOSSES, Misclassify, cross_entropy, dlr, margin
+from robustgen.objectives import (
+    LOSSES,
+    Evade,
+    Misclassify,
+    Rejection,
+    VerdictOnly,
+    cross_entropy,
+    dlr,
+    margin,
+    ranked,
+)
 from robustgen.registry import resolve
 
 
@@ -44,3 +57,75 @@ def test_a_targeted_objective_is_achieved_at_the_target(generator: torch.Generat
     value, achieved = Misclassify(targeted=True)(lambda x: x, logits, target)
     assert torch.equal(achieved, logits.argmax(1) == 2)
     torch.testing.assert_close(value, -cross_entropy(logits, target))
+
+
+def sides(x: Tensor) -> Tensor:
+    """Class 1 where the first value is above a half."""
+    lead = 10 * (x[:, 0] - 0.5)
+    return torch.stack([-lead, lead], 1)
+
+
+def second(x: Tensor, label: Tensor) -> Tensor:
+    """The distance of the second value from the label's place: 0.2 for class 0, 0.8 for class 1."""
+    return (x[:, 1] - (0.2 + 0.6 * label)).abs()
+
+
+def test_a_wrong_label_ranks_above_a_right_one_and_then_the_score_counts() -> None:
+    x = torch.tensor([[0.4, 0.8], [0.6, 0.3], [0.6, 0.5], [0.45, 0.8], [0.6, 0.75]])
+    value, achieved = Evade(Rejection(second, 0.1))(sides, x, torch.zeros(5, dtype=torch.int64))
+    assert value.argsort().tolist() == [0, 3, 1, 2, 4]
+    assert achieved.tolist() == [False, False, False, False, True]
+    verdict, same = VerdictOnly(Rejection(second, 0.1))(sides, x, torch.zeros(5, dtype=torch.int64))
+    assert verdict.tolist() == [0, 1, 1, 0, 2]
+    assert torch.equal(achieved, same)
+
+
+def test_ranks_tell_far_scores_apart_and_take_infinite_ones() -> None:
+    excess = torch.tensor([1e6, 1.001e6, 1e30, -1e30, -2.0, 0.0])
+    rank = ranked(torch.ones(6, dtype=torch.bool), torch.zeros(6), excess)
+    assert (rank > 0).all()
+    assert (rank <= 2).all()
+    assert rank[0] > rank[1] > rank[2]
+    assert rank[3] > rank[4] > rank[5]
+    rejection = Rejection(second, 1.0)
+    assert torch.isfinite(rejection.excess(torch.tensor([torch.nan, torch.inf, -torch.inf]))).all()
+    nothing = Rejection(lambda x, label: x[:, 0] * torch.nan, 1.0)
+    assert not nothing(torch.ones(2, 2), torch.zeros(2, dtype=torch.int64))[1].any()
+
+
+def test_directions_are_those_of_the_ways() -> None:
+    """With gradients a of the margin and b of the score: selective a or -b; orthogonal a without b, or -b without a."""
+    a, b = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 2.0, 1.0])
+
+    def model(x: Tensor) -> Tensor:
+        lead = (x * a).sum(1)
+        return torch.stack([-lead / 2, lead / 2], 1)
+
+    def direction(point: Tensor, beside: Tensor | None = None, aim: Any = (0,), **options: Any) -> Tensor:
+        x = torch.stack([point, *([] if beside is None else [beside])]).requires_grad_()
+        y = torch.tensor([aim[0] if len(aim) == 1 else aim] * len(x))
+        value, _ = Evade(Rejection(lambda x, _: (x * b).sum(1), -10.0), **options)(model, x, y)
+        return torch.autograd.grad(value.sum(), x)[0][0]
+
+    held, fooled = torch.tensor([-1.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])
+    for beside in (None, held, fooled):  # also where the batch spares a gradient
+        torch.testing.assert_close(direction(held, beside), a)
+        torch.testing.assert_close(direction(fooled, beside), -b)
+        torch.testing.assert_close(direction(held, beside, (0, 1)), a)
+        torch.testing.assert_close(direction(held, beside, way="orthogonal"), a - (a @ b) / (b @ b) * b)
+        torch.testing.assert_close(direction(fooled, beside, way="orthogonal"), -(b - (a @ b) / (a @ a) * a))
+        both = direction(held, beside, way="lagrangian", weight=0.5)
+        torch.testing.assert_close(both, a / a.norm() - 0.5 * b / b.norm())
+        torch.testing.assert_close(direction(fooled, beside, way="lagrangian"), -b / b.norm())
+    accepted = torch.tensor([30.0, -20.0, 0.0])
+    assert not direction(accepted, way="lagrangian").any()
+
+
+def test_draws_average_gradients_and_accept_by_majority(generator: torch.Generator) -> None:
+    steps = iter([1.0, 2.0, 6.0] * 2)
+    rejection = Rejection(lambda x, _: next(steps) * x[:, 0], 2.5, draws=3)
+    x = torch.ones(2, 1, requires_grad=True)
+    score, accepted = rejection(x, torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(score, torch.full((2,), 3.0))
+    assert accepted.all()
+    torch.testing.assert_close(torch.autograd.grad(score.sum(), x)[0], torch.full((2, 1), 3.0))

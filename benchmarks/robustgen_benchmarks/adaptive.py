@@ -19,6 +19,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ from robustgen.data.load import load
 from robustgen.data.source import Source
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.making import accepts, kind_of
-from robustgen.evaluation.adaptive import adaptive, evade
+from robustgen.evaluation.adaptive import evade
+from robustgen.evaluation.bundles import BUNDLES
+from robustgen.evaluation.bundles import longer as with_more
+from robustgen.guard import Guard
 from robustgen.metrics import Array, auroc
 from robustgen.models.load import LoadedModel, load_model
 from robustgen.objectives import Model
@@ -92,9 +96,9 @@ def knowing(
     detector: CalibratedDetector, network: Any, x: Tensor, y: Tensor, before: list[int], eps: float, given: Any
 ) -> dict[str, Any]:
     """What attackers of size `eps` who know both reach, counting the inputs that were lost `before`."""
-    attacks = adaptive(detector, ThreatModel("linf", eps), steps=given.steps)
     began = time.process_time()
-    evasion = evade(attacks, network, x, y, targets=given.targets)
+    spend = replace(BUNDLES["adaptive-standard"], steps=given.steps, targets=given.targets)
+    evasion = evade(Guard(network, detector), x, y, ThreatModel("linf", eps), bundle=spend)
     lost = evasion.lost.numpy().copy()
     lost[before] = True
     return {
@@ -110,8 +114,8 @@ def longer(
 ) -> dict[str, Any]:
     """What ten times the steps of the selective way add on the first inputs."""
     n = min(given.long, len(x))
-    attacks = adaptive(detector, ThreatModel("linf", eps), steps=10 * given.steps)
-    evasion = evade({"selective": attacks["selective"]}, network, x[:n], y[:n], targets=given.targets)
+    spend = with_more(replace(BUNDLES["adaptive-standard"], steps=given.steps, targets=given.targets), 10)
+    evasion = evade(Guard(network, detector), x[:n], y[:n], ThreatModel("linf", eps), bundle=spend, only=["s-pgd"])
     lost = np.isin(np.arange(n), before)
     both = lost | evasion.lost.numpy()
     return {"n": n, "before": float(lost.mean()), "with ten times the steps": float(both.mean())}

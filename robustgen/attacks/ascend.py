@@ -120,20 +120,22 @@ def ascend(
     look: Look | None = None,
     progress: Progress,
     verify: bool = True,
+    starts: Tensor | None = None,
 ) -> Found:
     """Maximise the objective of `passes` from each row of `x` (n, *shape), `steps` steps a restart by `rule`.
 
     `y`: labels (n,), or (n, restarts, ...) where each restart has its own. A row that is settled leaves at once, one
     that has used its steps makes room for its next restart or for a row not begun yet, so that the model sees full
     batches to the end. Each row costs one look a step and one last judgement, unless it is not to be verified and the
-    last point is kept whatever it is. The result for a row does not depend on the rows beside it.
+    last point is kept whatever it is. The result for a row does not depend on the rows beside it. `starts` (n, *shape):
+    legal points at which the first restart begins instead of where the rule has it.
     """
     look = look or passes.ascent
     record = _Record(Found.nothing(x), keep, threat)
     pending: deque[tuple[int, Tensor]] = deque([(0, torch.arange(len(x), device=x.device))] if len(x) else [])
     play: Play | None = None
     while play is not None or pending:
-        play = _refill(play, pending, x, y, rule, passes.rows_at_once)
+        play = _refill(play, pending, x, y, rule, passes.rows_at_once, starts)
         seen = look(play.row, play.point, play.label)
         settled = record.see(play, seen, play.step + steps * play.restart, final=False)
         playing = ~settled
@@ -161,7 +163,13 @@ def ascend(
 
 
 def _refill(
-    play: Play | None, pending: deque[tuple[int, Tensor]], x: Tensor, y: Tensor, rule: Rule, rows_at_once: int
+    play: Play | None,
+    pending: deque[tuple[int, Tensor]],
+    x: Tensor,
+    y: Tensor,
+    rule: Rule,
+    rows_at_once: int,
+    starts: Tensor | None,
 ) -> Play:
     """Fill the free places of the batch with waiting rows, oldest first."""
     while pending and (play is None or len(play.row) < rows_at_once):
@@ -172,6 +180,8 @@ def _refill(
             pending.appendleft((restart, waiting[free:]))
         clean, label = x[row], y[row] if y.dim() == 1 else y[row, restart]
         point, state = rule.begin(clean, label, restart)
+        if starts is not None and restart == 0:
+            point = starts[row]
         fresh = Play(row, clean, label, point, torch.zeros_like(row), torch.full_like(row, restart), state)
         play = fresh if play is None else play.join(fresh)
     assert play is not None  # the caller loops only while a row is in play or waiting

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustgen.attacks.ascend import Keep, Play, ascend
 from robustgen.attacks.base import Attack, Found, Mode, Progress, check_counts
+from robustgen.attacks.minimal import annealed
 from robustgen.attacks.passes import Passes, Seen
 from robustgen.errors import UsageError
 from robustgen.randomness import sample_keys
@@ -19,11 +20,15 @@ KEEP: dict[Mode, Keep] = {"evaluate": "success", "max-loss": "best", "last": "la
 
 @dataclass(frozen=True)
 class Steepest:
-    """Steps of `size` in the norm's steepest direction, projected; from random legal points where there is a `seed`."""
+    """Steps of `size` in the norm's steepest direction, projected; from random legal points where there is a `seed`.
+
+    `until`: the number of steps over which the size falls to 0, along half a cosine wave; None = it stays.
+    """
 
     threat: ThreatModel
     size: float
     seed: int | None = None
+    until: int | None = None
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
         if self.seed is None:
@@ -31,7 +36,8 @@ class Steepest:
         return self.threat.sample(clean, sample_keys(clean, self.seed), restart), {}
 
     def move(self, play: Play, seen: Seen) -> Tensor:
-        return self.threat.project(self.threat.step(play.point, seen.gradient, self.size), play.clean)
+        size = self.size if self.until is None else annealed(play.step, self.until, self.size, 0.0)
+        return self.threat.project(self.threat.step(play.point, seen.gradient, size), play.clean)
 
 
 @final

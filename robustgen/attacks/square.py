@@ -33,6 +33,9 @@ class Square(Attack):
     image that the first windows cover, halved as the queries go on (not fitted to their number, as in AutoAttack).
     Uses values and verdicts, no gradients: one look at the start of each of `restarts`, then `queries` changes.
 
+    `drift`: a change also stays where it leaves the value as it was, without which a value of few levels, such as a
+    verdict alone, would hold the search where it began.
+
     Inputs of any shape: the last two axes are the image, the others its channels; a vector is an image one row high.
     """
 
@@ -40,6 +43,7 @@ class Square(Attack):
     queries: int = 5000
     p_init: float = 0.8
     restarts: int = 1
+    drift: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +56,7 @@ class Square(Attack):
         schedule = Schedule(image, self.p_init, odd=not flat, device=x.device)
         return ascend(
             passes,
-            _Search(image, self.seed, (_Flat if flat else _Bumps)(self.threat, schedule)),
+            _Search(image, self.seed, (_Flat if flat else _Bumps)(self.threat, schedule), self.drift),
             self.threat,
             x,
             y,
@@ -83,6 +87,7 @@ class _Search:
     image: Image
     seed: int
     proposal: _Proposal
+    drift: bool
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
         keys = sample_keys(clean, self.seed)
@@ -94,7 +99,8 @@ class _Search:
 
     def move(self, play: Play, seen: Seen) -> Tensor:
         best, value = play.state["best"], play.state["value"]
-        better = ((seen.value > value) | seen.achieved).nonzero()[:, 0]
+        higher = seen.value >= value if self.drift else seen.value > value
+        better = (higher | seen.achieved).nonzero()[:, 0]
         best[better] = play.point[better]
         value[better] = seen.value[better].to(value.dtype)
         moved = self.proposal.change(self._planes(play.clean), self._planes(best), play.step, self._noise(play))

@@ -2,121 +2,249 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, final
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
+from robustgen.attacks.base import check_inputs
+from robustgen.attacks.matching import Pool
 from robustgen.attacks.passes import evaluated
-from robustgen.attacks.pgd import PGD
-from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.calibration import Threshold
+from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
-from robustgen.objectives import Evade, Model, Objective, Score
+from robustgen.evaluation.bundles import BUNDLES, Bundle, chosen, effort, members
+from robustgen.metrics import Estimate, proportion
+from robustgen.objectives import Rejection, Score, margin, ranked
+from robustgen.registry import suggestion
 from robustgen.threat import ThreatModel
 
-WAYS: dict[str, dict[str, Any]] = {
-    "selective": {"way": "selective"},
-    "orthogonal": {"way": "orthogonal"},
-    "lagrangian 0.5": {"way": "lagrangian", "weight": 0.5},
-    "lagrangian 2": {"way": "lagrangian", "weight": 2.0},
-}
-"""None of them is the strongest against every detector: the worst case over all is what counts."""
+_BATCH = 250
+_DRAWS = 40
+"""Fresh draws of a random score that the last verdict rests on."""
+
+
+class Guarded(Protocol):
+    """What is attacked: a classifier, and a score above whose threshold its inputs are rejected; a `Guard` is one."""
+
+    @property
+    def classifier(self) -> nn.Module: ...
+    @property
+    def threshold(self) -> Threshold: ...
+    @property
+    def calibration_scores(self) -> Any: ...
+    @property
+    def differentiable(self) -> bool: ...
+    @property
+    def random(self) -> bool: ...
+
+    def score(self, x: Tensor, label: Tensor | None = None) -> Tensor: ...
 
 
 @final
 @dataclass(frozen=True)
 class Evasion:
-    """What became of n inputs under several attacks on classifier and detector together.
+    """What became of n inputs under several attacks on a classifier and its detector together.
 
-    An input is lost when some attack found a legal point with a wrong label that the detector accepts: `x_adv` there,
-    and elsewhere the point with a wrong label that scored lowest, if any was found. `found`: which rows each attack
-    found such a point for, by the attack's name; attacks are tried on the rows that are left, so that a later one adds
-    to the earlier ones.
+    `lost`: some attack found a legal point with a wrong label that the detector accepts: `x_adv`, there the first such
+    point, elsewhere the best attempt (a wrong label before a right one, then the lowest score). At `x_adv`: `score`,
+    and `fooled` where the label is wrong. `member`: which of `members` found it, -1 where the best attempt is the clean
+    input. `forward` and `backward`: passes through the classifier that the row has cost. `found` and `tried`: by
+    member, the rows that it found a success for, and those that it was tried on. `seconds` and `effort`: by member,
+    wall time, and what it may spend on one input. The member "clean" is the input as it is.
     """
 
     lost: Bool[Tensor, " n"]
     x_adv: Float[Tensor, "n *shape"]
+    score: Float[Tensor, " n"]
+    fooled: Bool[Tensor, " n"]
+    member: Int64[Tensor, " n"]
+    forward: Int64[Tensor, " n"]
+    backward: Int64[Tensor, " n"]
+    members: tuple[str, ...]
     found: dict[str, Tensor]
+    tried: dict[str, Tensor]
+    seconds: dict[str, float]
+    effort: dict[str, dict[str, int]]
 
     @property
     def rate(self) -> float:
         """The share of inputs lost: the attackers' success rate."""
         return float(self.lost.double().mean())
 
-
-def judged_against(detector: CalibratedDetector) -> Score:
-    """The detector's score of inputs judged against given labels; labels do not matter to an unconditional one."""
-
-    def score(x: Tensor, label: Tensor) -> Tensor:
-        seen = x if detector.features is None else detector.features(x)
-        return detector.detector.score(seen, label if detector.detector.conditional else None)
-
-    return score
+    def success(self, name: str) -> Estimate:
+        """The success rate of one member on the rows that it was tried on."""
+        tried = int(self.tried[name].sum())
+        return proportion(int(self.found[name].sum()), tried)
 
 
-def adaptive(
-    detector: CalibratedDetector, threat: ThreatModel, *, steps: int = 50, seed: int = 0, **options: Any
-) -> dict[str, PGD]:
-    """The attacks on a classifier and `detector` together, by name; `options` as for `PGD`. Raises `UsageError` for a
-    detector without gradients, against which they would say nothing.
-    """
-    if not detector.detector.differentiable:
-        raise UsageError(
-            f"{detector.name} has scores without gradients: attacks that follow gradients would find nothing, and that "
-            "would say nothing; use an attack by queries"
-        )
-    score, value = judged_against(detector), detector.threshold.value
-    return {
-        name: PGD(threat=threat, objective=Evade(score, value, **way), steps=steps, seed=seed, **options)
-        for name, way in WAYS.items()
-    }
+def rejection_of(guard: Guarded, draws: int = 1, score: Score | None = None) -> Rejection:
+    """How `guard` rejects; `score`: gradients from elsewhere. The unit is the half-width of its middle clean scores."""
+    clean = np.asarray(guard.calibration_scores, dtype=np.float64)
+    low, high = np.quantile(clean, [0.25, 0.75]) if len(clean) else (0.0, 0.0)
+    scale = float(high - low) / 2
+    return Rejection(score or guard.score, guard.threshold.value, scale if scale > 0 else 1.0, draws)
 
 
 def evade(
-    attacks: Mapping[str, PGD],
-    model: Model,
+    guard: Guarded,
     x: Float[Tensor, "n *shape"],
     y: Int64[Tensor, " n"],
+    threat: ThreatModel,
     *,
-    targets: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    bundle: str | Bundle = "adaptive-standard",
+    only: Sequence[str] | None = None,
+    every: bool = False,
+    pool: Float[Tensor, "k *shape"] | None = None,
+    known: Evasion | None = None,
+    score: Score | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Evasion:
-    """Try each of `attacks`, made by `adaptive`, on the inputs that hold: first towards any wrong label, then towards
-    each of the `targets` classes whose logits on the clean input come next to the label's (multi-targeted, which
-    detectors that know classes call for: Tramèr et al. 2020).
+    """Try the attacks of `bundle` on each input, the later ones on those that still hold; with `every`, all on all.
 
-    `progress`: called with attacks done and attacks in all.
+    `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, by default those attacked.
+    `known`: the result in a smaller ball, whose successes count in this one too. `score`: what has gradients in place
+    of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws.
+    `progress`: called with the number of inputs just done. Raises `UsageError` for unknown names, inputs that do not
+    fit, and for a guard whose score has no gradients where none are given.
     """
-    with evaluated(model), torch.no_grad():
-        logits = torch.cat([model(part) for part in x.split(500)])
-    rivals = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
-    evasion = Evasion(torch.zeros_like(y, dtype=torch.bool), x.clone(), {})
-    best = torch.full_like(logits[:, 0], -torch.inf)
-    jobs = [(name, aim) for aim in (None, *range(min(targets, rivals.shape[1]))) for name in attacks]
-    for done, (name, aim) in enumerate(jobs, start=1):
-        row = (~evasion.lost).nonzero()[:, 0]
-        if len(row):
-            goal = y[row] if aim is None else rivals[row, aim]
-            attack = attacks[name]
-            aimed = replace(attack, objective=replace(attack.objective, targeted=aim is not None))  # type: ignore[type-var]
-            x_adv = aimed(model, x[row], goal)
-            value, won = _verdicts(attack.objective, model, x_adv, y[row])
-            better = value > best[row]
-            evasion.x_adv[row[better]], best[row[better]] = x_adv[better], value[better]
-            evasion.lost[row] = won
-            so_far = evasion.found.setdefault(name, torch.zeros_like(evasion.lost))
-            so_far[row[won]] = True
-        if progress is not None:
-            progress(done, len(jobs))
-    return evasion
+    check_inputs(threat, x, y)
+    spend = _spend(bundle)
+    if not guard.differentiable and score is None and (spend.steps or spend.target_steps):
+        raise UsageError(
+            "this guard has scores without gradients: attacks that follow gradients would find nothing, and that "
+            "would say nothing; give a surrogate for them"
+        )
+    draws = spend.draws if guard.random else 1
+    settings = {"seed": seed, "batch_size": batch_size}
+    clean = _pool(guard, x if pool is None else pool)
+    attacks = chosen(
+        members(
+            spend,
+            threat,
+            rejection_of(guard, draws, score),
+            rejection_of(guard, draws),
+            clean,
+            embeddings(guard.classifier),
+            **settings,
+        ),
+        only,
+    )
+    siege = _Siege(guard, x, y, threat, (*attacks, "clean", *(() if known is None else ("smaller ball",))))
+    siege.take("clean", torch.arange(len(x), device=x.device), x)
+    if known is not None:
+        siege.take("smaller ball", torch.arange(len(x), device=x.device), known.x_adv.to(x))
+    done = progress or (lambda _: None)
+    done(0 if every else int(siege.lost.sum()))
+    for number, (name, attack) in enumerate(attacks.items(), start=1):
+        row = torch.arange(len(x), device=x.device) if every else (~siege.lost).nonzero()[:, 0]
+        began = time.perf_counter()
+        result = attack.run(guard.classifier, x[row], y[row], lambda n: done(n / len(attacks)), verify=False)
+        siege.forward[row] += result.forward
+        siege.backward[row] += result.backward
+        before = int(siege.lost.sum())
+        siege.take(name, row, result.x_adv)
+        siege.seconds[name] = time.perf_counter() - began
+        if not every:
+            done((int(siege.lost.sum()) - before) * (1 - number / len(attacks)))
+    return siege.outcome({name: effort(attack) for name, attack in attacks.items()})
 
 
-def _verdicts(objective: Objective, model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """How good points are for the attacker, and whether they are what was wanted, whatever they were aimed at."""
-    with evaluated(model), torch.no_grad():
-        parts = [objective(model, *part) for part in zip(x.split(500), y.split(500), strict=True)]
-    values, achieved = zip(*parts, strict=True)
-    return torch.cat(values), torch.cat(achieved)
+def embeddings(classifier: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
+    """What matching matches: the logits, and the features that enter the last linear layer if there is one."""
+    try:
+        return {"logits": None, "features": Features(classifier)}
+    except UsageError:
+        return {"logits": None}
+
+
+def verdicts(guard: Guarded, x: Tensor, y: Tensor, draws: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(wrong (n,), accepted (n,), score (n,), rank (n,)) at points; of a random guard by most of `draws` draws."""
+    rejection = rejection_of(guard, draws)
+    parts = []
+    with evaluated(guard.classifier), torch.no_grad():
+        for points, label in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
+            logits = guard.classifier(points)
+            predicted = logits.argmax(1)
+            score, accepted = rejection(points, predicted)
+            wrong = predicted != label
+            rank = ranked(wrong, margin(logits, label), rejection.excess(score))
+            parts.append((wrong, accepted, score.float(), rank.float()))
+    wrong, accepted, score, rank = (torch.cat(values) for values in zip(*parts, strict=True))
+    return wrong, accepted, score, rank
+
+
+class _Siege:
+    """n inputs under attack, and what is known of each so far."""
+
+    def __init__(self, guard: Guarded, x: Tensor, y: Tensor, threat: ThreatModel, names: tuple[str, ...]) -> None:
+        self.guard, self.x, self.y, self.threat, self.names = guard, x, y, threat, names
+        self.draws = _DRAWS if guard.random else 1
+        nothing = torch.zeros_like(y)
+        self.lost, self.fooled = nothing.bool(), nothing.bool()
+        self.x_adv, self.score = x.clone(), torch.full_like(y, 0, dtype=torch.float32)
+        self.rank = torch.full_like(self.score, -torch.inf)
+        self.member, self.forward, self.backward = nothing - 1, nothing.clone(), nothing.clone()
+        self.found: dict[str, Tensor] = {}
+        self.tried: dict[str, Tensor] = {}
+        self.seconds: dict[str, float] = {}
+
+    def take(self, name: str, row: Tensor, x_adv: Tensor) -> None:
+        """Judge what `name` found for the rows `row`, and keep it where it is better than what was found before."""
+        self.found[name] = torch.zeros_like(self.lost)
+        self.tried[name] = self.found[name].clone()
+        self.tried[name][row] = True
+        if not len(row):
+            return
+        wrong, accepted, score, rank = verdicts(self.guard, x_adv, self.y[row], self.draws)
+        legal = self.threat.allows(x_adv, self.x[row])
+        won = wrong & accepted & legal
+        self.found[name][row[won]] = True
+        better = legal & ~self.lost[row] & (won | (rank > self.rank[row]))
+        place = row[better]
+        self.x_adv[place], self.score[place], self.rank[place] = x_adv[better], score[better], rank[better]
+        self.fooled[place] = wrong[better]
+        self.member[place] = -1 if name == "clean" else self.names.index(name)
+        self.member[row[won & better]] = self.names.index(name)
+        self.lost[row[won]] = True
+
+    def outcome(self, effort: dict[str, dict[str, int]]) -> Evasion:
+        return Evasion(
+            self.lost,
+            self.x_adv,
+            self.score,
+            self.fooled,
+            self.member,
+            self.forward,
+            self.backward,
+            self.names,
+            self.found,
+            self.tried,
+            self.seconds,
+            effort,
+        )
+
+
+def _spend(bundle: str | Bundle) -> Bundle:
+    if isinstance(bundle, Bundle):
+        return bundle
+    if bundle not in BUNDLES:
+        raise UsageError(suggestion(bundle, list(BUNDLES), "bundle"))
+    return BUNDLES[bundle]
+
+
+def _pool(guard: Guarded, x: Tensor) -> Pool | None:
+    """The clean inputs that the guard accepts, with the labels predicted; None where there are none."""
+    if not len(x):
+        return None
+    with evaluated(guard.classifier), torch.no_grad():
+        label = torch.cat([guard.classifier(part).argmax(1) for part in x.split(_BATCH)])
+    accepted = verdicts(guard, x, label)[1]
+    return Pool(x[accepted], label[accepted]) if accepted.any() else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +13,15 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import PGD
 from robustgen.calibration import Threshold
-from robustgen.data.source import DataSpec
-from robustgen.detectors.calibrated import CalibratedDetector
-from robustgen.detectors.making import make
 from robustgen.errors import UsageError
-from robustgen.evaluation.adaptive import WAYS, adaptive, evade, judged_against
-from robustgen.objectives import Evade, Way
+from robustgen.evaluation.adaptive import Evasion, evade, verdicts
+from robustgen.evaluation.bundles import BUNDLES, FAMILIES, Bundle, longer
+from robustgen.objectives import Misclassify, margin
 from robustgen.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.2)
+SHORT = Bundle(30, ("random", "pgd", "detector", "clean"), 2, None, 15, 15, 2, 40, 40, 4)
+SOURCES = ("clean", "smaller ball")
 
 
 class Sides(nn.Module):
@@ -35,6 +37,31 @@ def second(x: Tensor, label: Tensor) -> Tensor:
     return (x[:, 1] - (0.2 + 0.6 * label)).abs()
 
 
+@dataclass(frozen=True)
+class Toy:
+    """A guard of two values: `rule` is its score."""
+
+    rule: Callable[[Tensor, Tensor], Tensor] = second
+    limit: float = 0.1
+    differentiable: bool = True
+    random: bool = False
+
+    @property
+    def classifier(self) -> nn.Module:
+        return Sides()
+
+    @property
+    def threshold(self) -> Threshold:
+        return Threshold(self.limit, 0.05, 100)
+
+    @property
+    def calibration_scores(self) -> Any:
+        return np.linspace(0, self.limit, 100)
+
+    def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.rule(x, self.classifier(x).argmax(1) if label is None else label)
+
+
 def near_the_border(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Inputs of both classes at most 0.1 from the border, their second values uniform."""
     y = torch.arange(n) % 2
@@ -42,98 +69,189 @@ def near_the_border(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return torch.stack([first, torch.rand(n, generator=generator)], 1), y
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("targeted", [False, True])
+def is_true(guard: Toy, evasion: Evasion, x: Tensor, y: Tensor, threat: ThreatModel = THREAT) -> None:
+    """What a result says of each row holds at its point, and what it says of members fits together."""
+    wrong, accepted, score, _ = verdicts(guard, evasion.x_adv, y)
+    assert threat.allows(evasion.x_adv, x).all()
+    assert torch.equal(evasion.lost, wrong & accepted)
+    assert torch.equal(evasion.fooled, wrong)
+    torch.testing.assert_close(evasion.score, score)
+    assert torch.equal(torch.stack(list(evasion.found.values())).any(0), evasion.lost)
+    for name, rows in evasion.found.items():
+        assert not (rows & ~evasion.tried[name]).any()
+    for row in evasion.lost.nonzero()[:, 0]:
+        assert evasion.found[evasion.members[evasion.member[row]]][row]
+    assert not (evasion.lost & (evasion.member < 0)).any()
+    assert evasion.rate == evasion.lost.double().mean()
+
+
 def test_an_input_is_lost_exactly_where_a_legal_point_is_accepted_as_the_other_class(
-    way: str, targeted: bool, generator: torch.Generator
+    generator: torch.Generator,
 ) -> None:
     """The first value can always cross the border; then the score of the other class decides, which an attacker can
     lower by eps: in closed form.
     """
     x, y = near_the_border(200, generator)
-    objective = Evade(second, 0.1, targeted=targeted, **WAYS[way])
-    attack = PGD(threat=THREAT, objective=objective, steps=60, step_size=0.01)
-    result = attack.run(Sides(), x, 1 - y if targeted else y)
+    evasion = evade(Toy(), x, y, THREAT, bundle=SHORT)
     reachable = second(x, 1 - y) - THREAT.eps
-    assert result.success[reachable < 0.08].all()
-    assert not result.success[reachable > 0.1].any()
-    lost = result.success
-    assert torch.equal(Sides()(result.x_adv[lost]).argmax(1), 1 - y[lost])
-    assert (second(result.x_adv[lost], 1 - y[lost]) <= 0.1).all()
+    assert evasion.lost[reachable < 0.098].all()
+    assert not evasion.lost[reachable > 0.1].any()
+    assert evasion.fooled.all()  # where the score holds, the best attempt has a wrong label
+    is_true(Toy(), evasion, x, y)
 
 
-def test_a_wrong_label_ranks_above_a_right_one_and_then_the_score_counts() -> None:
-    x = torch.tensor([[0.4, 0.8], [0.6, 0.3], [0.6, 0.5], [0.45, 0.8]])
-    value, achieved = Evade(second, 0.1)(Sides(), x, torch.zeros(4, dtype=torch.int64))
-    assert value.argsort().tolist() == [0, 3, 1, 2]
-    assert not achieved.any()
+@pytest.mark.parametrize("name", ["s-pgd", "o-pgd", "lagrangian", "multi-targeted"])
+def test_every_member_alone_breaks_what_can_be_broken(name: str, generator: torch.Generator) -> None:
+    x, y = near_the_border(50, generator)
+    evasion = evade(Toy(), x, y, THREAT, bundle=longer(SHORT, 4), only=[name])
+    reachable = second(x, 1 - y) - THREAT.eps
+    assert evasion.lost[reachable < 0.09].all()
+    is_true(Toy(), evasion, x, y)
 
 
-def test_directions_are_those_of_the_ways() -> None:
-    """With gradients a of the margin and b of the score: selective a or -b; orthogonal a without b, or -b without a."""
-    a, b = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 2.0, 1.0])
-
-    def model(x: Tensor) -> Tensor:
-        lead = (x * a).sum(1)
-        return torch.stack([-lead / 2, lead / 2], 1)
-
-    def direction(point: Tensor, **options: Any) -> Tensor:
-        x = point[None].clone().requires_grad_()
-        value, _ = Evade(lambda x, _: (x * b).sum(1), -10.0, **options)(model, x, torch.tensor([0]))
-        return torch.autograd.grad(value.sum(), x)[0][0]
-
-    held, fooled = torch.tensor([-1.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])
-    torch.testing.assert_close(direction(held), a)
-    torch.testing.assert_close(direction(fooled), -b)
-    torch.testing.assert_close(direction(held, way="orthogonal"), a - (a @ b) / (b @ b) * b)
-    torch.testing.assert_close(direction(fooled, way="orthogonal"), -(b - (a @ b) / (a @ a) * a))
-    both = direction(held, way="lagrangian", weight=0.5)
-    torch.testing.assert_close(both, a / a.norm() - 0.5 * b / b.norm())
-    torch.testing.assert_close(direction(fooled, way="lagrangian"), -b / b.norm())
-
-
-@pytest.mark.parametrize("way", get_args(Way))
-def test_a_row_does_not_depend_on_the_others(way: Way, generator: torch.Generator) -> None:
-    x, y = near_the_border(10, generator)
-    attack = PGD(threat=THREAT, objective=Evade(second, 0.1, way), steps=10)
-    together, alone = attack.run(Sides(), x, y), attack.run(Sides(), x[3:4], y[3:4])
-    torch.testing.assert_close(alone.x_adv[0], together.x_adv[3])
-
-
-def calibrated(name: str, model: Any = None, **options: Any) -> CalibratedDetector:
-    data = torch.rand(200, 2, generator=torch.Generator().manual_seed(1))
-    detector = make(name, options).fit(data)
-    spec = DataSpec("toy", "table", (2,), ("a", "b"), 0.0, 1.0, "0" * 64)
-    return CalibratedDetector(name, detector, Threshold(0.3, 0.05, 200), np.zeros(1), spec, 200, None, model)
-
-
-def test_more_attacks_and_targets_never_lose_fewer(generator: torch.Generator) -> None:
+def test_never_weaker_than_any_member_and_every_row_is_counted(generator: torch.Generator) -> None:
     x, y = near_the_border(60, generator)
-    detector = calibrated("knn", k=3)
-    attacks = adaptive(detector, ThreatModel("linf", 0.1), steps=5)
-    one = evade({"selective": attacks["selective"]}, Sides(), x, y)
-    all_of_them = evade(attacks, Sides(), x, y)
-    with_targets = evade(attacks, Sides(), x, y, targets=3)
-    assert not (one.lost & ~all_of_them.lost).any()
-    assert not (all_of_them.lost & ~with_targets.lost).any()
-    assert set(all_of_them.found) <= set(attacks)
-    assert torch.equal(torch.stack(list(all_of_them.found.values())).any(0), all_of_them.lost)
-    score = judged_against(detector)
-    lost = with_targets.lost
-    predicted = Sides()(with_targets.x_adv).argmax(1)
-    assert torch.equal(lost, (predicted != y) & (score(with_targets.x_adv, predicted) <= detector.threshold.value))
-    assert attacks["selective"].threat.allows(with_targets.x_adv, x).all()
-    assert with_targets.rate == lost.double().mean()
+    threat = ThreatModel("linf", 0.1)
+    short = replace(SHORT, steps=4, target_steps=3, match_steps=3, queries=10, score_queries=10)
+    whole = evade(Toy(), x, y, threat, bundle=short)
+    every = evade(Toy(), x, y, threat, bundle=short, every=True)
+    assert torch.equal(whole.lost, every.lost)
+    torch.testing.assert_close(whole.x_adv[whole.lost], every.x_adv[every.lost])
+    for name in whole.effort:
+        alone = evade(Toy(), x, y, threat, bundle=short, only=[name])
+        assert not (alone.lost & ~whole.lost).any()
+        assert torch.equal(alone.found[name], every.found[name])
+        assert every.tried[name].all()
+        assert every.success(name).n == 60
+        assert every.success(name).value == every.found[name].double().mean()
+        is_true(Toy(), alone, x, y, threat)
+    is_true(Toy(), every, x, y, threat)
+    assert every.forward.sum() > whole.forward.sum()
+    assert set(whole.seconds) == set(whole.effort)
 
 
-def test_nothing_is_lost_where_everything_is_flagged(generator: torch.Generator) -> None:
-    x, y = near_the_border(10, generator)
-    flags_all = Evade(lambda x, _: x[:, 0] * 0 + 1, 0.5)
-    evasion = evade({"flat": PGD(threat=THREAT, objective=flags_all, steps=5)}, Sides(), x, y, targets=1)
+def test_adding_an_attack_never_lowers_success(generator: torch.Generator) -> None:
+    x, y = near_the_border(60, generator)
+    short = replace(SHORT, steps=3, target_steps=2)
+    lost = torch.zeros(60, dtype=torch.bool)
+    names: list[str] = []
+    for family in FAMILIES:
+        names.append(family)
+        more = evade(Toy(), x, y, ThreatModel("linf", 0.1), bundle=short, only=names).lost
+        assert not (lost & ~more).any()
+        lost = more
+
+
+def test_a_larger_ball_keeps_what_the_smaller_lost(generator: torch.Generator) -> None:
+    x, y = near_the_border(60, generator)
+    weak = replace(SHORT, steps=1, target_steps=0, match_steps=0, queries=0, score_queries=0)
+    small = evade(Toy(), x, y, ThreatModel("linf", 0.1), bundle=SHORT)
+    large = evade(Toy(), x, y, THREAT, bundle=weak, known=small)
+    assert small.lost.any()
+    assert not (small.lost & ~large.lost).any()
+    assert evade(Toy(), x, y, THREAT, bundle=weak).rate < large.rate
+    is_true(Toy(), large, x, y)
+
+
+def test_a_result_outside_the_ball_is_no_success(generator: torch.Generator) -> None:
+    x, y = near_the_border(30, generator)
+    none = replace(SHORT, steps=0, target_steps=0, match_steps=0, queries=0, score_queries=0)
+    far = evade(Toy(), x, y, THREAT, bundle=SHORT)
+    near = evade(Toy(), x, y, ThreatModel("linf", 0.01), bundle=none, known=far)
+    assert far.lost.any()
+    assert not near.lost.any()
+    assert torch.equal(near.x_adv, x)
+
+
+def test_a_guard_that_rejects_everything_is_never_evaded(generator: torch.Generator) -> None:
+    x, y = near_the_border(20, generator)
+    evasion = evade(Toy(lambda x, _: 1 + 0 * x[:, 0]), x, y, THREAT, bundle=SHORT)
     assert not evasion.lost.any()
-    assert (Sides()(evasion.x_adv).argmax(1) != y).any()  # the best attempts are kept: wrong, and flagged
+    assert (verdicts(Toy(), evasion.x_adv, y)[0]).all()  # the best attempts are kept: wrong, and rejected
+    assert (evasion.x_adv != x).flatten(1).any(1).all()
 
 
-def test_scores_without_gradients_are_refused() -> None:
+def test_a_guard_that_accepts_everything_is_evaded_exactly_where_the_classifier_is_fooled(
+    generator: torch.Generator,
+) -> None:
+    x, y = near_the_border(80, generator)
+    threat = ThreatModel("linf", 0.05)
+    evasion = evade(Toy(lambda x, _: -1 + 0 * x[:, 0]), x, y, threat, bundle=SHORT)
+    fooled = PGD(threat=threat, objective=Misclassify(margin), restarts=3).run(Sides(), x, y).success
+    assert 0 < fooled.sum() < 80
+    assert torch.equal(evasion.lost, fooled)
+    assert torch.equal(evasion.lost, evasion.fooled)
+
+
+def test_an_input_that_is_wrong_by_itself_and_accepted_is_lost_without_an_attack(generator: torch.Generator) -> None:
+    x, y = near_the_border(20, generator)
+    evasion = evade(Toy(limit=10.0), x, 1 - y, ThreatModel("linf", 0.0), bundle=SHORT)
+    assert evasion.lost.all()
+    assert {evasion.members[i] for i in evasion.member} == {"clean"}
+    assert torch.equal(evasion.x_adv, x)
+    assert not evasion.forward.any()
+
+
+def test_a_row_does_not_depend_on_the_others(generator: torch.Generator) -> None:
+    x, y = near_the_border(12, generator)
+    together = evade(Toy(), x, y, THREAT, bundle=SHORT, pool=x)
+    alone = evade(Toy(), x[3:5], y[3:5], THREAT, bundle=SHORT, pool=x)
+    torch.testing.assert_close(alone.x_adv, together.x_adv[3:5])
+    assert torch.equal(alone.lost, together.lost[3:5])
+    assert torch.equal(alone.forward, together.forward[3:5])
+
+
+def test_a_random_score_is_judged_by_most_fresh_draws(generator: torch.Generator) -> None:
+    """A score of pure noise, accepted three times in ten: single draws pass often, yet nothing is lost."""
+    x, y = near_the_border(30, generator)
+    noise = torch.Generator().manual_seed(3)
+
+    def rule(limit: float) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, label: torch.rand(len(x), generator=noise) - limit + 0 * x[:, 0]
+
+    seldom, often = (Toy(rule(limit), limit=0.0, random=True) for limit in (0.25, 0.75))
+    assert not evade(seldom, x, y, THREAT, bundle=SHORT).lost.any()
+    assert evade(often, x, y, THREAT, bundle=SHORT).lost.all()
+
+
+def test_noise_on_a_score_hides_it_from_one_draw_and_not_from_their_mean(generator: torch.Generator) -> None:
+    x, y = near_the_border(60, generator)
+    noise = torch.Generator().manual_seed(3)
+
+    def hidden(x: Tensor, label: Tensor) -> Tensor:
+        pull = 3.0 * torch.randn(x.shape, generator=noise)  # its gradient is noise, its value is not
+        return second(x, label) + ((x - x.detach()) * pull).sum(1)
+
+    only = replace(SHORT, match_steps=0, queries=0, score_queries=0, restarts=1, target_steps=0, starts=("random",))
+    eot = evade(Toy(hidden, random=True), x, y, THREAT, bundle=replace(only, draws=40, steps=40))
+    reachable = second(x, 1 - y) - THREAT.eps
+    assert eot.lost[reachable < 0.05].all()
+    assert not eot.lost[reachable > 0.1].any()
+
+
+def test_progress_counts_every_input_once(generator: torch.Generator) -> None:
+    x, y = near_the_border(20, generator)
+    for every in (False, True):
+        told: list[float] = []
+        evade(Toy(), x, y, THREAT, bundle=replace(SHORT, steps=3), every=every, progress=told.append)
+        assert sum(told) == pytest.approx(20)
+
+
+def test_bad_requests_are_told(generator: torch.Generator) -> None:
+    x, y = near_the_border(4, generator)
     with pytest.raises(UsageError, match="scores without gradients"):
-        adaptive(calibrated("isolation-forest", trees=5), THREAT)
+        evade(replace(Toy(), differentiable=False), x, y, THREAT)
+    with pytest.raises(UsageError, match="s-pgd"):
+        evade(Toy(), x, y, THREAT, only=["s-pdg"])
+    with pytest.raises(UsageError, match="adaptive-standard"):
+        evade(Toy(), x, y, THREAT, bundle="adaptive-standart")
+    with pytest.raises(UsageError, match="outside the box"):
+        evade(Toy(), x + 1, y, THREAT)
+    empty = evade(Toy(), x[:0], y[:0], THREAT)
+    assert len(empty.lost) == 0
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_bundles_hold_every_family(name: str) -> None:
+    assert set(FAMILIES) >= {"s-pgd", "o-pgd", "lagrangian", "multi-targeted", "matching", "square"}
+    assert BUNDLES[name].steps >= 100

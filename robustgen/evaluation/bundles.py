@@ -1,0 +1,155 @@
+"""Which attacks a detector is held to: the members of the adaptive bundles, made for one guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from torch import Tensor
+
+from robustgen.attacks.base import Attack
+from robustgen.attacks.evading import EvadingPGD, Start
+from robustgen.attacks.matching import Matching, Pool
+from robustgen.attacks.square import Square
+from robustgen.errors import UsageError
+from robustgen.objectives import Evade, Rejection, VerdictOnly
+from robustgen.registry import Entry, suggestion
+from robustgen.threat import ThreatModel
+
+WAYS: dict[str, dict[str, Any]] = {
+    "s-pgd": {"way": "selective"},
+    "lagrangian-0.5": {"way": "lagrangian", "weight": 0.5},
+    "lagrangian-2": {"way": "lagrangian", "weight": 2.0},
+    "o-pgd": {"way": "orthogonal"},
+}
+"""None of them is the strongest against every detector: the worst case over all is what counts."""
+
+FAMILIES = {
+    "s-pgd": Entry("", "PGD on the label until it is wrong, from there on the score (Bryniarski 2021)"),
+    "lagrangian": Entry("", "PGD on a weighted sum of both unit gradients, weights 0.5 and 2"),
+    "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
+    "multi-targeted": Entry("", "s-pgd and lagrangian-0.5 towards each of the likeliest wrong classes"),
+    "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
+    "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
+}
+
+
+@final
+@dataclass(frozen=True)
+class Bundle:
+    """How much each attack may spend on an input; one that takes 0 steps or queries is left out.
+
+    `steps` for each of the ways of `WAYS` from each of `starts`, with `restarts`; `target_steps` towards each of the
+    `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each of `references`
+    inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores.
+    `draws`: of a random score, averaged at every step.
+    """
+
+    steps: int
+    starts: tuple[Start, ...]
+    restarts: int
+    targets: int | None
+    target_steps: int
+    match_steps: int
+    references: int
+    queries: int
+    score_queries: int
+    draws: int
+
+
+BUNDLES = {
+    "adaptive-standard": Bundle(100, ("random", "pgd"), 1, 3, 50, 50, 1, 500, 0, 20),
+    "adaptive-strong": Bundle(1000, ("random", "pgd", "detector", "clean"), 5, None, 500, 500, 5, 5000, 5000, 40),
+}
+
+
+def members(
+    bundle: Bundle,
+    threat: ThreatModel,
+    rejection: Rejection,
+    verdict: Rejection,
+    pool: Pool | None,
+    embeds: dict[str, Callable[[Tensor], Tensor] | None],
+    **settings: Any,
+) -> dict[str, Attack]:
+    """The attacks of `bundle` by name, in the order in which they run.
+
+    `rejection` gives the gradients and `verdict` the verdicts, the same unless the score has no gradients of its own.
+    `pool`: for matching, None = without. `embeds`: what is matched, by name. `settings`: of every attack, such as its
+    seed.
+    """
+    found: dict[str, Attack] = {}
+    mode: Any = "max-loss" if rejection.draws > 1 else "evaluate"  # one lucky mean of draws is no success
+    if bundle.steps:
+        for start in bundle.starts:
+            for name, way in WAYS.items():
+                found[f"{name}-{start}"] = EvadingPGD(
+                    threat=threat,
+                    objective=Evade(rejection, **way),
+                    steps=bundle.steps,
+                    start=start,
+                    restarts=1 if start == "clean" else bundle.restarts,
+                    mode=mode,
+                    **settings,
+                )
+    if bundle.target_steps:
+        for name in ("s-pgd", "lagrangian-0.5"):
+            found[f"multi-targeted-{name}"] = EvadingPGD(
+                threat=threat,
+                objective=Evade(rejection, **WAYS[name]),
+                steps=bundle.target_steps,
+                targets=1000 if bundle.targets is None else bundle.targets,
+                mode=mode,
+                **settings,
+            )
+    if bundle.match_steps and pool is not None:
+        for name, embed in embeds.items():
+            found[f"matching-{name}"] = Matching(
+                threat=threat,
+                rejection=verdict,
+                pool=pool,
+                embed=embed,
+                steps=bundle.match_steps,
+                references=bundle.references,
+                **settings,
+            )
+    if bundle.queries:
+        found["square-verdicts"] = Square(
+            threat=threat, objective=VerdictOnly(verdict), queries=bundle.queries, drift=True, **settings
+        )
+    if bundle.score_queries:
+        found["square-scores"] = Square(
+            threat=threat, objective=Evade(verdict), queries=bundle.score_queries, **settings
+        )
+    return found
+
+
+def chosen(attacks: dict[str, Attack], only: Sequence[str] | None) -> dict[str, Attack]:
+    """Those whose name, or the family it begins with, is among `only`; None = all. Raises `UsageError` for a name that
+    fits none.
+    """
+    if only is None:
+        return attacks
+    for name in only:
+        if not any(_is_of(member, name) for member in attacks):
+            raise UsageError(suggestion(name, [*FAMILIES, *attacks], "adaptive attack"))
+    return {member: attack for member, attack in attacks.items() if any(_is_of(member, name) for name in only)}
+
+
+def _is_of(member: str, name: str) -> bool:
+    return member == name or member.startswith(f"{name}-")
+
+
+def effort(attack: Attack) -> dict[str, int]:
+    """What `attack` may spend on one input, as declared."""
+    names = ("steps", "start_steps", "restarts", "targets", "references", "queries")
+    spent = {name: int(getattr(attack, name)) for name in names if getattr(attack, name, 0)}
+    rejection = getattr(attack, "rejection", None) or getattr(attack.objective, "rejection", None)
+    return spent | {"draws": rejection.draws if isinstance(rejection, Rejection) else attack.eot}
+
+
+def longer(bundle: Bundle, factor: int) -> Bundle:
+    """`bundle` with `factor` times the steps and queries."""
+    scaled = ("steps", "target_steps", "match_steps", "queries", "score_queries")
+    return replace(bundle, **{name: factor * getattr(bundle, name) for name in scaled})
