@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 from robustgen.attacks.base import Attack
 from robustgen.data.source import Source, Split
 from robustgen.detectors.base import Detector
+from robustgen.detectors.watching import WatchingDetector
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.threat import Norm, ThreatModel
 
@@ -107,7 +108,8 @@ def _check_one(attack: Attack, network: nn.Module, x: Tensor, y: Tensor) -> None
 
 
 def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8, 8)) -> None:
-    """Check what every detector promises; `make` gives a fresh one. A conditional one is given two labels.
+    """Check what every detector promises; `make` gives a fresh one, with its classifier if it watches one. A
+    conditional one is given two labels.
 
     A clear error before it is fitted; one finite score per input, higher for gross anomalies; the same score for any
     batch; a gradient with respect to the input, if it says that it is differentiable; the same detector from the same
@@ -152,7 +154,10 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
     with torch.no_grad():
         _check(torch.equal(score(make().fit(data), x), scores), "the same data and seed give the same detector")
         _check(torch.equal(score(detector.fit(data), x), scores), "fitting again forgets the first fit")
-        fresh = type(detector)(**detector.config).restore(shape, detector.state_dict())
+        fresh = type(detector)(**detector.config)
+        if isinstance(detector, WatchingDetector) and isinstance(fresh, WatchingDetector):
+            fresh.watch(detector.classifier)
+        fresh.restore(shape, detector.state_dict())
         _check(torch.equal(score(fresh, x), scores), "a detector made from its configuration and state scores the same")
 
 

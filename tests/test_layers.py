@@ -29,7 +29,7 @@ FLOORS = [
     {"guard"},
     {"evaluation"},
     {"report", "testing"},
-    {"demo"},
+    {"bench", "demo"},
     {"demo_page"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from robustgen.bench import SUITES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -43,6 +45,7 @@ def test_only_robustgens_packages_are_installed(built: Path) -> None:
     assert tops == {"robustgen", "robustgen_cli", "robustgen_benchmarks"}
     assert "robustgen/report/page.html.j2" in names
     assert "robustgen/py.typed" in names
+    assert {f"robustgen/bench/suites/{name}.toml" for name in SUITES} <= set(names)
     on_disk = {str(path.relative_to(ROOT)) for path in (ROOT / "robustgen").rglob("*.py")}
     assert on_disk <= set(names)
 

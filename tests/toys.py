@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from robustgen.data.rows import Rows
+from robustgen.detectors import DETECTORS
 from robustgen.detectors.base import Detector
+from robustgen.detectors.watching import WatchingDetector
+from robustgen.registry import resolve
 from robustgen.training.descent import TrainingProgress
 
-APART = ("pair-gan", "cycle-gan")
-"""Detectors of pairs or of two domains: test_pair_gan and test_cycle_gan try them on such."""
+WATCHING = tuple(name for name in DETECTORS if issubclass(resolve(DETECTORS, name, "detector"), WatchingDetector))
+"""Detectors that need a classifier beside them: test_watching tries them with one."""
+
+APART = ("pair-gan", "cycle-gan", *WATCHING)
+"""Detectors of pairs, of two domains, or with a classifier: test_pair_gan and test_cycle_gan try the first two."""
 
 
 class Linear2(nn.Module):
@@ -67,6 +74,36 @@ def small_cnn(seed: int = 0) -> nn.Module:
             nn.Flatten(),
             nn.Linear(512, 10),
         )
+
+
+class Bumps(nn.Module):
+    """Four classes, the logit of each 8 exp(-d^2), d being the distance from a point of its own: sure of inputs near
+    one of them, and of no other input. The points lie where `check_detector` has its normal inputs.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        basis = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).flatten(1)
+        mixed = torch.tensor([[0.2, 0.2, 0.8], [0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.7, 0.7, 0.7]])
+        self.points = nn.Parameter(mixed @ basis / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = (x.flatten(1)[:, None] - self.points).square().mean(2)
+        return 8 * torch.exp(-40 * apart)
+
+
+def small_mlp(shape: tuple[int, ...], classes: int = 4, seed: int = 0) -> nn.Module:
+    """A random smooth classifier with layers that can be named."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed)
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(shape), 24),
+            nn.Tanh(),
+            nn.Linear(24, 12),
+            nn.Tanh(),
+            nn.Linear(12, classes),
+        ).eval()
 
 
 @final

@@ -8,6 +8,7 @@ import typer
 
 from robustgen.attacks import ATTACKS
 from robustgen.attacks.art_names import ART, PREFIX
+from robustgen.bench import SUITES
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.auto import AUTO, AUTO_HELP
@@ -31,6 +32,7 @@ TABLES = {
         **ARCHITECTURES,
         "torchvision:NAME": Entry("", "any classification network of torchvision, by its name there"),
     },
+    "suites": {name: Entry("", help) for name, help in SUITES.items()},
 }
 
 
@@ -43,14 +45,14 @@ def list_names(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="attacks, detectors, data or models; all of them if left out.",
+            help="attacks, detectors, data, models or suites; all of them if left out.",
             autocompletion=o.among(TABLES),
             show_default=False,
         ),
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """List attacks, detectors, data sets and model architectures, with a line on each.
+    """List attacks, detectors, data sets, model architectures and benchmark suites, with a line on each.
 
     Example: robustgen list attacks
     """

@@ -20,9 +20,11 @@ import typer
 from robustgen.errors import RobustgenError
 from robustgen_cli import (
     attack,
+    bench,
     demo,
     detect,
     encode,
+    export,
     fit,
     guard,
     interpolate,
@@ -52,6 +54,8 @@ for module in (
     fit,
     guard,
     detect,
+    export,
+    bench,
     encode,
     reconstruct,
     interpolate,

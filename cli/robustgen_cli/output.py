@@ -40,6 +40,12 @@ def warn(messages: Sequence[str], quiet: bool = False) -> None:
             stderr().print(plain(f"warning: {message}"), style="yellow", markup=False)
 
 
+def note(text: str, quiet: bool = False) -> None:
+    """One line on how the work goes."""
+    if not quiet:
+        stderr().print(plain(text), markup=False)
+
+
 def warn_skipped(skipped: Mapping[str, str], quiet: bool = False) -> None:
     """Inputs that could not be read, by name: always counted, named up to ten."""
     if skipped:

@@ -77,4 +77,27 @@ DETECTORS = {
         "robustgen.detectors.cycle_gan:CycleGANDetector",
         "a translator between normal inputs and another domain, attacked ones for example, and what it must change",
     ),
+    "margin": Entry("robustgen.detectors.margin:MarginDetector", "how narrowly a classifier's prediction won"),
+    "max-softmax": Entry(
+        "robustgen.detectors.max_softmax:MaxSoftmaxDetector", "how unsure a classifier is of its prediction"
+    ),
+    "max-logit": Entry(
+        "robustgen.detectors.max_logit:MaxLogitDetector", "how little speaks for a classifier's prediction"
+    ),
+    "energy": Entry(
+        "robustgen.detectors.energy:EnergyDetector", "how little speaks for any class of a classifier: free energy"
+    ),
+    "feature-squeezing": Entry(
+        "robustgen.detectors.feature_squeezing:FeatureSqueezingDetector",
+        "how much a classifier's answer changes with fewer grey levels and smoothing",
+    ),
+    "magnet": Entry("robustgen.detectors.magnet:MagNetDetector", "how far an autoencoder moves a classifier's answer"),
+    "denoise-consistency": Entry(
+        "robustgen.detectors.denoise_consistency:DenoiseConsistencyDetector",
+        "how far noise, and its removal by a denoiser, moves a classifier's answer",
+    ),
+    "deep-mahalanobis": Entry(
+        "robustgen.detectors.deep_mahalanobis:DeepMahalanobisDetector",
+        "distance from the predicted class's mean in the layers of a classifier",
+    ),
 }

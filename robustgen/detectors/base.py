@@ -45,6 +45,10 @@ class Detector(nn.Module, ABC):
     differentiable: bool = True
     """Whether scores have gradients with respect to inputs."""
 
+    surrogate: bool = False
+    """Whether these gradients are a stand-in, such as that of the identity for rounding, rather than derivatives of the
+    score: finite differences will not agree with them."""
+
     conditional: bool = False
     """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
 

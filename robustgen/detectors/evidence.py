@@ -56,9 +56,16 @@ class Evidence(nn.Module):
         # a thousandth of the deviations keeps the order where the steps are flat: below the lowest, and between ties
         slope = 1e-3 * self.deviations(score)
         with torch.no_grad():
-            after = torch.searchsorted(held, score.contiguous(), right=True).clamp(1, max(1, len(held) - 1))
+            after = _places(held, score).clamp(1, max(1, len(held) - 1))
         before, after = after - 1, after.clamp(max=len(held) - 1)
         width = held[after] - held[before]
         along = torch.where(width > 0, (score - held[before]) / torch.where(width > 0, width, 1), 0).clamp(0, 1)
         inside = levels[before] + along * (levels[after] - levels[before])
         return torch.where(score > start, level + (score - start) / excess, inside) + slope
+
+
+def _places(held: Tensor, score: Tensor) -> Tensor:
+    """How many of the sorted `held` are at most each score."""
+    if torch.compiler.is_exporting():  # ONNX has no search
+        return (held <= score[:, None]).sum(1)
+    return torch.searchsorted(held, score.contiguous(), right=True)

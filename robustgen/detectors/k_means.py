@@ -93,13 +93,13 @@ class KMeansDetector(Detector):
     def _nearest(self, flat: Tensor, condition: Tensor | None) -> Tensor:
         centroids = self.centroids.to(flat.dtype)
         with torch.no_grad():
-            return centroids[_nearest(flat, centroids, self._foreign(len(flat), condition))]
+            return centroids[_nearest(flat, centroids, self._foreign(flat, condition))]
 
-    def _foreign(self, n: int, condition: Tensor | None) -> Tensor | None:
-        """(n, centroids) which of them do not count for an input, (n,) being its class; None = all count."""
+    def _foreign(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
+        """(n, centroids) which of them do not count for inputs (n, d) of these classes; None = all count."""
         if not self.per_class:
             return None
-        if condition is None or condition.is_floating_point() or condition.shape != (n,):
+        if condition is None or condition.is_floating_point() or condition.shape != x.shape[:1]:
             raise UsageError("k-means with per_class judges an input by its class: pass the labels that are predicted")
         unknown = ~torch.isin(condition, self.owner)
         if unknown.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from robustgen.data.labelled import LabelledRows
@@ -31,6 +32,8 @@ def labels_for(x: Tensor, condition: Tensor | None, classes: int, name: str) -> 
             f"{len(x)} "
             "inputs"
         )
+    if torch.compiler.is_exporting():  # a program cannot stop for values
+        return condition.long().to(x.device)
     if len(condition) and not 0 <= int(condition.min()) <= int(condition.max()) < classes:
         raise UsageError(
             f"labels are below {classes}, the number of classes, but {int(condition.min())} to {int(condition.max())} "

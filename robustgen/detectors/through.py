@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustgen.data.source import Source
 from robustgen.detectors.base import Detector
@@ -36,7 +36,9 @@ def seen_through(
     Raises `UsageError` if detector and classifier do not fit each other.
     """
     if detector.conditional:
-        _check_classifier(name, source, model, layer, device)
+        network = _check_classifier(name, source, model, layer, device)
+        if isinstance(detector, Watcher):
+            detector.watch(network)
         return None
     if model is None:
         return None
@@ -50,9 +52,9 @@ def seen_through(
 
 def _check_classifier(
     name: str, source: Source, model: LoadedModel | None, layer: str | None, device: torch.device
-) -> None:
-    """Move the classifier to `device` if its predictions can be the labels that detector `name` judges inputs against.
-    Raises `UsageError` if they cannot.
+) -> nn.Module:
+    """The classifier, moved to `device`, if its predictions can be the labels that detector `name` judges inputs
+    against. Raises `UsageError` if they cannot.
     """
     if model is None:
         raise UsageError(
@@ -68,3 +70,4 @@ def _check_classifier(
             f"{source.spec.name!r} has {len(source.spec.classes)} classes, but the classifier {model.origin} gives "
             f"{tuple(logits.shape[1:])} numbers for an input: {name} needs one for each class"
         )
+    return model.network

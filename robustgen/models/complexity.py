@@ -21,7 +21,8 @@ def code_length(x: Float[Tensor, "n c h w"], low: float = 0.0, high: float = 1.0
     levels = 255 * (x - low) / (high - low)
     edged = pad(levels, (1, 0, 1, 0))
     left, above, diagonal = edged[..., 1:, :-1], edged[..., :-1, 1:], edged[..., :-1, :-1]
-    error = levels - torch.stack([left, above, left + above - diagonal]).median(0).values
+    gradient, least, most = left + above - diagonal, torch.minimum(left, above), torch.maximum(left, above)
+    error = levels - torch.maximum(least, torch.minimum(most, gradient))  # the median of the three
     around = pad(error.abs(), (2, 1, 1, 0))
     near = around[..., 1:, 1:-2] + around[..., 1:, :-3]
     upper = around[..., :-1, 1:-2] + around[..., :-1, 2:-1] + around[..., :-1, 3:]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from robustgen.report.page import (
         Block,
         Code,
+        Mark,
+        Marks,
         Notice,
         Number,
         Numbers,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Block",
     "Code",
+    "Mark",
+    "Marks",
     "Notice",
     "Number",
     "Numbers",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Kind = Literal["good", "warning", "bad", "info"]
 
 _UNIT = re.compile(r"(?<=[\d\s])(%|[a-zA-Zµ]{1,3})(?![a-zA-Z])")  # also the e of 1e-3
-_IN_NUMBERS = set("0123456789 .,:/+-()[]<>~\N{MINUS SIGN}\N{EN DASH}\N{MULTIPLICATION SIGN}±≤≥≈…\N{NO-BREAK SPACE}")
+_IN_NUMBERS = set("0123456789 .,:/+-()[]<>~→\N{MINUS SIGN}\N{EN DASH}\N{MULTIPLICATION SIGN}±≤≥≈…\N{NO-BREAK SPACE}")
 _NO_NUMBER = {"", "-", "\N{EN DASH}", "—", "n/a", "nan", "inf", "-inf"}
 
 
@@ -76,7 +76,8 @@ class Numbers:
 class Table:
     """Rows of cells under `columns`. Columns in which every cell is a number are set flush right in tabular figures.
 
-    `caption` says what the table shows, `note` what to keep in mind reading it. The first cell of a row names it.
+    `caption` says what the table shows, `note` what to keep in mind reading it. The first cell of a row names it. Cells
+    that begin with a tick or a cross are green or red.
     """
 
     columns: Sequence[str]
@@ -124,7 +125,25 @@ class Picture:
         return round(96 * width), round(96 * height)
 
 
-Block: TypeAlias = Paragraph | Code | Notice | Numbers | Table | Picture
+@dataclass(frozen=True)
+class Mark:
+    """One thing that was checked: `kind` is its mark, `text` what was found, `note` what that means."""
+
+    kind: Kind
+    title: str
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A list of things that were checked, each with a green or red mark."""
+
+    items: Sequence[Mark]
+    block: ClassVar[str] = "marks"
+
+
+Block: TypeAlias = Paragraph | Code | Notice | Numbers | Table | Picture | Marks
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import typer
 
 from robustgen.attacks import ATTACKS
 from robustgen.attacks.art_names import ART
+from robustgen.bench import SUITES
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.pyod_names import PYOD, installed
@@ -27,6 +28,7 @@ COMMANDS = (
     "attack",
     "fit",
     "detect",
+    "bench",
     "encode",
     "reconstruct",
     "interpolate",
@@ -157,6 +159,7 @@ def test_losses_named_in_the_help_are_those_that_exist(run: Callable[..., Any]) 
         ("detectors", ["auto", *DETECTORS, *(f"pyod:{name}" for name in PYOD if installed())]),
         ("data", DATA),
         ("models", [*ARCHITECTURES, "torchvision:NAME"]),
+        ("suites", list(SUITES)),
     ],
 )
 def test_list(run: Callable[..., Any], kind: str, names: Any) -> None:
@@ -181,7 +184,7 @@ def test_python_m_and_version() -> None:
     words = [sys.executable, "-m", "robustgen_cli", "list", "--json"]
     found = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
     assert (found.returncode, found.stderr) == (0, "")
-    assert set(json.loads(found.stdout)) == {"attacks", "detectors", "data", "models"}
+    assert set(json.loads(found.stdout)) == {"attacks", "detectors", "data", "models", "suites"}
 
 
 def test_waiting_threads_yield_their_core(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

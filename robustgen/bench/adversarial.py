@@ -1,0 +1,163 @@
+"""The leaderboard of guards: ranked by the attacker who does best, knowing the detector or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robustgen.bench.figures import Figure, figure_of, over_seeds
+from robustgen.bench.ranking import Board, Done, Row, grouped
+from robustgen.bench.suite import Board as Headline
+
+SHOWN = (
+    "success_worst",
+    "success_oblivious",
+    "success_adaptive",
+    "robust_accuracy",
+    "fc",
+    "useful",
+    "false_alarms",
+    "worst_auroc",
+    "noise_flagged",
+    "checks_failed",
+    "ms_per_input",
+)
+NOISE = ("sign", 0.05)  # the control that all are compared by
+_NOTE = (
+    "Ranked by success of the worst case at {norm} eps {eps:g}: the share of attacked inputs that end with a wrong "
+    "label and accepted, by any attack of any threat model. A detector that nobody who knows it has attacked is "
+    "unverified, and stands below those that were."
+)
+
+
+def boards(cells: Sequence[Done], headline: Headline) -> list[Board]:
+    """One board for each set of data and victim."""
+    found = []
+    for title, own in grouped(cells, _setting).items():
+        rows = [_row(name, part, headline) for name, part in grouped(own, _competitor).items()]
+        rows.sort(key=_rank)
+        first = own[0][0].axes
+        about = {"data": first["data"], "victim": first["victim"], "norm": headline.norm, "eps": headline.eps}
+        about |= {"reference": headline.reference, "reference_victim": headline.victim}
+        note = _NOTE.format(norm=headline.norm, eps=headline.eps)
+        found.append(Board(title, "adversarial", rows, SHOWN, note=note, detail=about))
+    return found
+
+
+def _setting(cell: Done) -> str:
+    axes = cell[0].axes
+    return f"{axes['data']}, classifier trained {axes['victim']}"
+
+
+def _competitor(cell: Done) -> str:
+    axes = cell[0].axes
+    rate = f" at {100 * float(axes['fpr']):g} %" if "fpr" in axes else ""
+    return f"{axes['detector']}{rate}"
+
+
+def _rank(row: Row) -> tuple[float, ...]:
+    worst, useful = row.figures["success_worst"], row.figures["useful"]
+    missing = worst is None
+    return (missing, row.unverified, 2.0 if worst is None else worst.value, 0.0 if useful is None else -useful.value)
+
+
+def _row(name: str, cells: Sequence[Done], headline: Headline) -> Row:
+    found = [stored.metrics for _, stored in cells if stored is not None]
+    if not found:
+        return Row(name, dict.fromkeys(SHOWN), 0, len(cells), unverified=True)
+    clean = merged([metrics["clean"] for metrics in found])
+    rows = merged_rows([metrics["rows"] for metrics in found], ("threat", "attack", "norm", "eps"))
+    systems = merged_rows([metrics["systems"] for metrics in found], ("norm", "eps"))
+    noise = merged_rows([metrics.get("noise", []) for metrics in found], ("kind", "eps"))
+    checks = _checks([metrics.get("checks", []) for metrics in found])
+    at = next((s for s in systems if s["norm"] == headline.norm and math.isclose(s["eps"], headline.eps)), {})
+    blind = [row for row in rows if row["threat"] == "Z"]
+    aurocs = [figure for row in blind if (figure := figure_of(row.get("auroc"))) is not None]
+    caught = [figure for row in blind if (figure := figure_of((row.get("tpr") or {}).get("0.05"))) is not None]
+    control = next((row for row in noise if row["kind"] == NOISE[0] and math.isclose(row["eps"], NOISE[1])), None)
+    control = control or next(iter(noise), None)
+    figures = {
+        **{word: figure_of(at.get(word)) for word in ("success_worst", "success_oblivious", "success_adaptive")},
+        **{word: figure_of(at.get(word)) for word in ("robust_accuracy", "fc")},
+        **{
+            word: figure_of(clean.get(word))
+            for word in ("useful", "accuracy", "false_alarms", "false_rejects_right", "false_rejects_wrong")
+        },
+        "worst_auroc": min(aurocs, key=lambda figure: figure.value, default=None),
+        "worst_tpr_at_5": min(caught, key=lambda figure: figure.value, default=None),
+        "noise_flagged": None if control is None else figure_of(control.get("flagged")),
+        "checks_failed": Figure(float(sum(check["passed"] is False for check in checks))) if checks else None,
+        "ms_per_input": figure_of(clean.get("ms_per_input")),
+        "fit_seconds": figure_of(clean.get("fit_seconds")),
+    }
+    detail = {"clean": clean, "rows": rows, "systems": systems, "noise": noise, "checks": checks}
+    sentences = [metrics["sentence"] for metrics in found if metrics.get("sentence")]
+    victim = f"{name} beside a classifier trained {cells[0][0].axes['victim']}"
+    alone = sentences[0] if len(found) == 1 and sentences else _sentence(victim, figures, headline, len(found))
+    detail |= {"sentence": alone, "fpr": found[0]["fpr"], "seeds": len(found)}
+    unverified = figures["success_adaptive"] is None
+    return Row(name, figures, len(found), len(cells), unverified, detail)
+
+
+def _sentence(name: str, figures: Mapping[str, Figure | None], headline: Headline, seeds: int) -> str:
+    """What a reader may quote of several seeds."""
+
+    def share(word: str) -> str:
+        figure = figures[word]
+        if figure is None:
+            return "an unknown share"
+        ends = (
+            "" if figure.low is None or figure.high is None else f" [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+        )
+        return f"{100 * figure.value:.1f} %{ends}"
+
+    knowing = (
+        "nobody who knows it has attacked it, so nothing is known of its security"
+        if figures["success_adaptive"] is None
+        else f"an attacker who knows it gets a wrong label accepted for {share('success_adaptive')}"
+    )
+    return (
+        f"{name}, at {share('false_alarms')} false alarms, {headline.norm} eps {headline.eps:g}, mean of {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}: {knowing}; one who does not know it for {share('success_oblivious')} of "
+        f"inputs. {share('useful')} of clean inputs are classified rightly and accepted."
+    )
+
+
+def merged(found: Sequence[Any]) -> Any:
+    """One of the values of several seeds: estimates and numbers by `over_seeds`, truths by all, words by the first."""
+    there = [value for value in found if value is not None]
+    if not there:
+        return None
+    first = there[0]
+    if isinstance(first, Mapping) and "value" in first:
+        figure = over_seeds([figure_of(value) for value in there])
+        counts = [value["n"] for value in there if "n" in value]
+        return None if figure is None else figure.to_json() | ({"n": counts[0]} if counts else {})
+    if isinstance(first, Mapping):
+        names = list(dict.fromkeys(name for value in there for name in value))
+        return {name: merged([value.get(name) for value in there]) for name in names}
+    if isinstance(first, bool):
+        return all(there)
+    if isinstance(first, int | float):
+        return sum(there) / len(there)
+    return first
+
+
+def merged_rows(found: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of several seeds, those that agree in `names` made one."""
+    by_name: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for rows in found:
+        for row in rows:
+            by_name.setdefault(tuple(row[name] for name in names), []).append(row)
+    return [dict(merged(rows)) | dict(zip(names, key, strict=True)) for key, rows in by_name.items()]
+
+
+def _checks(found: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Checks of several seeds: passed if no seed failed, with what the worst of them found."""
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for checks in found:
+        for check in checks:
+            by_name.setdefault(check["name"], []).append(check)
+    order = {False: 0, True: 1, None: 2}
+    return [dict(min(checks, key=lambda check: order[check["passed"]])) for checks in by_name.values()]

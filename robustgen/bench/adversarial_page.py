@@ -1,0 +1,349 @@
+"""The sections of a page about guards under attack: from ranking to masking checks, in the order of a reader's
+questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from robustgen.bench.figures import METRICS, SHORT, Figure, figure_of, written
+from robustgen.bench.ranking import Board, Row
+from robustgen.report.page import Block, Kind, Mark, Marks, Notice, Number, Paragraph, Picture, Section, Table
+from robustgen.report.rankings import Reach, frontier, success_curves
+
+_NAMED = 8  # lines of a chart that have a colour and a name
+_RANKED = (
+    "success_worst",
+    "success_oblivious",
+    "success_adaptive",
+    "robust_accuracy",
+    "fc",
+    "useful",
+    "noise_flagged",
+    "worst_auroc",
+)
+_GLOSSARY = (
+    "Worst case, oblivious, adaptive: the share of attacked inputs that end with a wrong label and accepted, by any "
+    "attacker, by those who do not know the detector, and by those who do. Believed: masking checks passed, see "
+    "below. RA_D: inputs for which no attack found a wrong label that is accepted; FC: of these, those also "
+    "classified rightly and accepted unchanged. Useful: clean inputs classified rightly and accepted. Noise flagged: "
+    "of harmless changes. Worst AUROC: against the oblivious attack that is hardest to detect."
+)
+_CLEAN = (
+    "accuracy",
+    "useful",
+    "false_alarms",
+    "false_rejects_right",
+    "false_rejects_wrong",
+    "ms_per_input",
+    "fit_seconds",
+)
+
+
+def adversarial_numbers(board: Board) -> list[Number]:
+    """The best row that was attacked by someone who knows it."""
+    best = next((row for row in board.rows if not row.unverified), None)
+    if best is None:
+        return []
+    remark = f"{best.name}, {board.title}"
+    return [
+        Number(written(best.figures["success_worst"], "percent", False), "lowest success of the worst case", remark),
+        Number(written(best.figures["robust_accuracy"], "percent", False), "robust accuracy with rejection", remark),
+    ]
+
+
+def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
+    """All sections, one part for each board where they differ by victim."""
+    if not boards:
+        return []
+    parts: list[tuple[str, Callable[[Board], Sequence[Block]]]] = [
+        ("Ranking", _ranking),
+        ("What attackers reach", _curves),
+        ("Attack by attack", _attacks),
+        ("Precision where attacks are rare", _precision),
+        ("Clean inputs and cost", _clean),
+        ("Harmless noise", _noise),
+        ("Small changes, and the bound that no system should pass", _small),
+        ("Can these figures be believed?", _checks),
+        ("What may be quoted", _quotes),
+    ]
+    sections = []
+    for title, make in parts:
+        blocks: list[Block] = [Paragraph(boards[0].note), Paragraph(_GLOSSARY)] if make is _ranking else []
+        for board in boards:
+            made = make(board)
+            if made and len(boards) > 1:
+                blocks.append(Paragraph(f"{board.title[:1].upper()}{board.title[1:]}:"))
+            blocks += made
+        if blocks:
+            sections.append(Section(title, blocks))
+    drawn = _frontiers(boards)
+    return [*sections[:2], *([Section("Classify or reject", drawn)] if drawn else []), *sections[2:]]
+
+
+def _ranking(board: Board) -> list[Block]:
+    rows, whole = [], []
+    for rank, row in enumerate(board.rows, start=1):
+        name = row.name + (f" ({row.done} of {row.of} cells)" if row.done < row.of else "")
+        found = [written(row.figures.get(word), METRICS[word].form, False) for word in _RANKED]
+        whole.append([name, *(written(row.figures.get(word), METRICS[word].form) for word in _RANKED)])
+        rows.append([str(rank), name, *found[:3], "✕ unverified" if row.unverified else _marked(row), *found[3:]])
+    heads = [SHORT.get(word, METRICS[word].words) for word in _RANKED]
+    return [
+        Table(["", "", *heads[:3], "believed?", *heads[3:]], rows),
+        Table(["", *heads], whole, "The same with 95 % intervals"),
+    ]
+
+
+def _marked(row: Row) -> str:
+    checks = [check["passed"] for check in row.detail.get("checks", []) if check["passed"] is not None]
+    if not checks:
+        return "-"
+    failed = checks.count(False)
+    return f"✕ {failed} of {len(checks)} failed" if failed else f"✓ {len(checks)}"
+
+
+def _quotes(board: Board) -> list[Block]:
+    items = [Mark(_kind(row), "", row.detail["sentence"]) for row in board.rows if row.detail.get("sentence")]
+    return [Marks(items)] if items else []
+
+
+def _kind(row: Row) -> Kind:
+    if row.unverified:
+        return "warning"
+    return "bad" if any(check["passed"] is False for check in row.detail.get("checks", [])) else "info"
+
+
+def _curves(board: Board) -> list[Block]:
+    norms = list(dict.fromkeys(system["norm"] for row in board.rows for system in row.detail.get("systems", [])))
+    blocks: list[Block] = []
+    for norm in norms:
+        lines: list[Reach] = []
+        for row in board.rows:
+            systems = sorted((s for s in row.detail.get("systems", []) if s["norm"] == norm), key=lambda s: s["eps"])
+            if systems:
+                lines.append(_reach(row.name, systems, len(lines) < _NAMED))
+        if not lines or max(len(line.eps) for line in lines) < 2:
+            continue
+        others = f"; {len(lines) - _NAMED} lower-ranked in grey" if len(lines) > _NAMED else ""
+        alt = f"{board.title}: the share of attacks that succeed as the change allowed grows, a line for each detector."
+        caption = f"Solid: attackers who know the detector; dashed: attackers who do not{others}."
+        blocks.append(Picture(success_curves(lines, f"eps ({norm})"), alt=alt, caption=caption))
+    return [*blocks, _reached(board)]
+
+
+def _reach(name: str, systems: Sequence[Mapping[str, Any]], shown: bool) -> Reach:
+    def values(word: str) -> list[float] | None:
+        found = [figure_of(system.get(word)) for system in systems]
+        return [figure.value for figure in found if figure is not None] if all(found) else None
+
+    return Reach(name, [s["eps"] for s in systems], values("success_oblivious"), values("success_adaptive"), shown)
+
+
+def _reached(board: Board) -> Table:
+    """Oblivious and adaptive success side by side, by size of change."""
+    sizes = sorted({(s["norm"], s["eps"]) for row in board.rows for s in row.detail.get("systems", [])})
+    rows = []
+    for row in board.rows:
+        found = {(s["norm"], s["eps"]): s for s in row.detail.get("systems", [])}
+        rows.append([row.name, *(_before_after(found.get(size, {})) for size in sizes)])
+    heads = ["", *(f"{norm} {eps:g}" for norm, eps in sizes)]
+    note = "The share of attacked inputs that end with a wrong label and accepted, in per cent."
+    return Table(heads, rows, "Success: oblivious → adaptive", note)
+
+
+def _before_after(system: Mapping[str, Any]) -> str:
+    before, after = figure_of(system.get("success_oblivious")), figure_of(system.get("success_adaptive"))
+    return f"{_bare(before)} → {_bare(after)}"
+
+
+def _bare(figure: Figure | None) -> str:
+    return "-" if figure is None else f"{100 * figure.value:.1f}"
+
+
+def _frontiers(boards: Sequence[Board]) -> list[Block]:
+    blocks: list[Block] = []
+    for data in dict.fromkeys(str(board.detail["data"]) for board in boards):
+        groups: dict[str, list[tuple[str, float, float]]] = {}
+        reference: list[tuple[float, float]] = []
+        own = [board for board in boards if board.detail["data"] == data]
+        for board in own:
+            for row in board.rows:
+                useful, robust = row.figures.get("useful"), row.figures.get("robust_accuracy")
+                if useful is None or robust is None or row.unverified:
+                    continue
+                about = board.detail
+                to_beat = about["victim"] == about["reference_victim"]
+                if to_beat and row.name.partition(" at ")[0] == about["reference"]:
+                    reference.append((useful.value, robust.value))
+                groups.setdefault(f"classifier trained {about['victim']}", []).append(
+                    (row.name, useful.value, robust.value)
+                )
+        if not groups:
+            continue
+        about = own[0].detail
+        said = f"to beat: {about['reference_victim']} training and {about['reference']}"
+        title = f"{data}, {about['norm']} eps {about['eps']:g}"
+        blocks.append(
+            Picture(
+                frontier(groups, reference, said, title),
+                alt=f"{data}: robust accuracy with rejection against clean inputs classified rightly and accepted; "
+                "named are systems that no other beats on both.",
+                caption="Up and right is better. Named: systems that no other beats on both axes. "
+                + (
+                    "A system below the dashed line is no better than an adversarially trained classifier that rejects "
+                    "what it is least sure of."
+                    if reference
+                    else "The reference (an adversarially trained classifier that "
+                    "rejects what it is least sure of) is not among the cells that are done."
+                ),
+            )
+        )
+    return blocks
+
+
+def _attack(row: Mapping[str, Any]) -> str:
+    return f"{row['attack']} {row['norm']} {row['eps']:g}"
+
+
+def _attacks(board: Board) -> list[Block]:
+    blind = [(row, [r for r in row.detail.get("rows", []) if r["threat"] == "Z"]) for row in board.rows]
+    names = list(dict.fromkeys(_attack(r) for _, rows in blind for r in rows))
+    if not names:
+        return []
+    aurocs, caught = [], []
+    for row, rows in blind:
+        found = {_attack(r): r for r in rows}
+        aurocs.append(
+            [row.name, *(written(figure_of(found.get(name, {}).get("auroc")), "number", False) for name in names)]
+        )
+        caught.append([row.name, *(_three(found.get(name, {}).get("tpr") or {}) for name in names)])
+    fooled = ["without a detector", *(_bare(_fooled([r for _, rows in blind for r in rows], name)) for name in names)]
+    others = [r for row in board.rows for r in row.detail.get("rows", []) if r["threat"] != "Z"]
+    blocks: list[Block] = [
+        Table(["", *names], [fooled], "Attacks on the classifier alone that succeed, in per cent"),
+        Table(["", *names], aurocs, "AUROC of attackers who do not know the detector",
+              "All clean test inputs against successful attacks; failed attempts are not counted as caught."),
+        Table(["", *names], caught, "Caught at 0.1 / 1 / 5 % false alarms, in per cent"),
+    ]  # fmt: skip
+    if others:
+        blocks.append(_knowing(board, others))
+    return blocks
+
+
+def _fooled(rows: Sequence[Mapping[str, Any]], name: str) -> Figure | None:
+    return next((figure_of(row.get("fooled")) for row in rows if _attack(row) == name), None)
+
+
+def _knowing(board: Board, others: Sequence[Mapping[str, Any]]) -> Table:
+    """Success of every attack that knows something of the detector."""
+    words = {"T": "transfer", "W": "white-box", "Q": "queries"}
+    keys = list(dict.fromkeys((r["threat"], _attack(r)) for r in others))
+    rows = []
+    for row in board.rows:
+        found = {(r["threat"], _attack(r)): r for r in row.detail.get("rows", [])}
+        rows.append([row.name, *(_bare(figure_of(found.get(key, {}).get("success"))) for key in keys)])
+    heads = ["", *(f"{words.get(threat, threat)}: {name}" for threat, name in keys)]
+    return Table(heads, rows, "Attackers who know something of the detector: success by attack, in per cent")
+
+
+def _three(tpr: Mapping[str, Any]) -> str:
+    return " / ".join(_bare(figure_of(tpr.get(rate))) for rate in ("0.001", "0.01", "0.05")) if tpr else "-"
+
+
+def _precision(board: Board) -> list[Block]:
+    rows, about = [], board.detail
+    shares = ("0.5", "0.1", "0.01", "0.001")
+    attack = ""
+    for row in board.rows:
+        found = [
+            r
+            for r in row.detail.get("rows", [])
+            if r["threat"] == "Z" and r["norm"] == about["norm"] and math.isclose(r["eps"], about["eps"])
+        ]
+        chosen = next((r for r in found if r["attack"] == "pgd"), next(iter(found), None))
+        precision = (chosen or {}).get("precision")
+        if chosen is not None and precision:
+            attack = _attack(chosen)
+            rows.append([row.name, *(_bare(figure_of(precision.get(share))) for share in shares)])
+    if not rows:
+        return []
+    heads = ["", *(f"{100 * float(share):g} % attacks" for share in shares)]
+    note = f"Of what is flagged, the share that was attacked ({attack}), by how common attacks are among all inputs."
+    return [Table(heads, rows, "Precision, in per cent", note)]
+
+
+def _clean(board: Board) -> list[Block]:
+    rows = [
+        [row.name, *(written(row.figures.get(word), METRICS[word].form) for word in _CLEAN)]
+        for row in board.rows
+        if row.done
+    ]
+    return [Table(["", *(METRICS[word].words for word in _CLEAN)], rows)] if rows else []
+
+
+def _noise(board: Board) -> list[Block]:
+    kinds = list(dict.fromkeys(f"{r['kind']} {r['eps']:g}" for row in board.rows for r in row.detail.get("noise", [])))
+    rows = []
+    for row in board.rows:
+        found = {f"{r['kind']} {r['eps']:g}": r for r in row.detail.get("noise", [])}
+        if found:
+            rows.append([row.name, *(_bare(figure_of(found.get(kind, {}).get("flagged"))) for kind in kinds)])
+    if not rows:
+        return []
+    note = (
+        "Changes of a size that attackers use, after which the classifier says what it said before. A detector that "
+        "flags these as often as attacks detects changes, not attacks."
+    )
+    return [Table(["", *kinds], rows, "Harmless changes flagged, in per cent", note)]
+
+
+def _small(board: Board) -> list[Block]:
+    about, rows = board.detail, []
+    for row in board.rows:
+        systems = row.detail.get("systems", [])
+        at = next((s for s in systems if s["norm"] == about["norm"] and math.isclose(s["eps"], about["eps"])), None)
+        if at is None:
+            continue
+        small, bound = at.get("rejected_small") or {}, at.get("tramer") or {}
+        passed, limit = bound.get("passed"), bound.get("bound")
+        if not small and passed is None:
+            continue
+        said = "-" if passed is None else f"{'✓ at most' if passed else '✕ above'} {100 * (limit or 0):.1f} %"
+        sizes = (_bare(figure_of(small.get(size))) for size in ("eps/8", "eps/4", "eps/2"))
+        rows.append([row.name, *sizes, _bare(figure_of(at.get("robust_accuracy"))), said])
+    if not rows:
+        return []
+    heads = ["", "rejected at eps/8", "at eps/4", "at eps/2", "robust accuracy (RA_D)", "Tramèr's check"]
+    note = (
+        "To reject a tiny change of a clean input is an error too. Tramèr's check: a detector that holds at eps gives "
+        "a classifier that holds at eps / 2, so robust accuracy above that of the best known classifier at eps / 2 "
+        "would be a breakthrough, or a sign of masked gradients."
+    )
+    caption = f"Changes smaller than {about['norm']} eps {about['eps']:g}, in per cent"
+    return [Table(heads, rows, caption, note)]
+
+
+def _checks(board: Board) -> list[Block]:
+    names = list(dict.fromkeys(check["name"] for row in board.rows for check in row.detail.get("checks", [])))
+    if not names:
+        return []
+    means = {check["name"]: check["means"] for row in board.rows for check in row.detail.get("checks", [])}
+    signs = {True: "✓", False: "✕", None: "-"}
+    rows, failed = [], []
+    for row in board.rows:
+        found = {check["name"]: check for check in row.detail.get("checks", [])}
+        if found:
+            rows.append([row.name, *(signs[found[name]["passed"]] if name in found else "-" for name in names)])
+        failed += [
+            Mark("bad", f"{row.name}, {name}:", check["found"], check["means"])
+            for name, check in found.items()
+            if check["passed"] is False
+        ]
+    blocks: list[Block] = [Table(["", *names], rows, "Masking checks")]
+    if failed:
+        blocks += [Notice("bad", "Figures of rows with a red mark say less than they seem to."), Marks(failed)]
+    known = [Mark("info", f"{name}:", means[name]) for name in names]
+    return [*blocks, Paragraph("What each check means:"), Marks(known)]

@@ -1,0 +1,118 @@
+"""A cell: one measurement, a pure function of its configuration, and what must be done before it."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, final
+
+import numpy.typing as npt
+import torch
+
+from robustgen.artifacts import to_json
+from robustgen.data.source import Source
+
+ASIDE = {"aside": True}
+"""Metadata of a field that only tells cells apart in a suite: the result does not depend on it."""
+
+
+class Found(NamedTuple):
+    """What a cell measured: plain values for JSON, and arrays, one value an input where there are inputs."""
+
+    metrics: dict[str, Any]
+    arrays: Mapping[str, npt.NDArray[Any]] = {}
+
+
+@final
+@dataclass(frozen=True)
+class Work:
+    """What a cell is given to run with: the folder to leave files in, where what it needs was left, and data by name.
+
+    `progress` takes the share done, in [0, 1].
+    """
+
+    directory: Path
+    place: Callable[[Cell], Path]
+    source: Callable[[str], Source]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    progress: Callable[[float], None] = lambda share: None
+
+
+@dataclass(frozen=True)
+class Cell(ABC):
+    """Subclasses are frozen dataclasses: their fields are the configuration, and fields that hold cells are what must
+    be done before.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when the same configuration would now give another result: what is stored is then run again."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The data that it reads, by name or path."""
+        return ()
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is, on one line."""
+
+    @abstractmethod
+    def run(self, work: Work) -> Found:
+        """Measure; may leave files in `work.directory`. Raises what the work raises."""
+
+
+def needs(cell: Cell) -> Iterator[Cell]:
+    """The cells that must be done before `cell`, direct ones only."""
+    for part in fields(cell):
+        yield from _cells(getattr(cell, part.name))
+
+
+def _cells(value: Any) -> Iterator[Cell]:
+    if isinstance(value, Cell):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _cells(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from _cells(inner)
+
+
+def deep(cell: Cell) -> Iterator[Cell]:
+    """The cell and all that it needs, however deep."""
+    yield cell
+    for needed in needs(cell):
+        yield from deep(needed)
+
+
+def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
+    """All that the result depends on, as plain values: a needed cell stands as its key, data as its hash.
+
+    `identities`: the hash of each of `cell.sources`, so that data may move, and changed data is other data.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Cell):
+            return {"cell": key(value, identities)}
+        if is_dataclass(value):
+            return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+        if isinstance(value, Mapping):
+            return {str(name): plain(inner) for name, inner in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(inner) for inner in value]
+        if isinstance(value, str) and value in cell.sources:
+            return {"data": identities[value]}
+        return value
+
+    own = {part.name: plain(getattr(cell, part.name)) for part in fields(cell) if not part.metadata.get("aside")}
+    return {"kind": cell.kind, "version": cell.version, "settings": own}
+
+
+def key(cell: Cell, identities: Mapping[str, str]) -> str:
+    """The hash of `config`, under which the result is stored; the order of names does not matter."""
+    return hashlib.sha256(to_json(config(cell, identities)).encode()).hexdigest()[:24]

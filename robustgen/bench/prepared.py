@@ -1,0 +1,171 @@
+"""Cells that others need: trained classifiers and fitted detectors, each an artifact in its own folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+from robustgen.bench.cell import Cell, Found, Work
+from robustgen.bench.store import Store
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.making import accepts, kind_of, make
+from robustgen.errors import UsageError
+from robustgen.evaluation.adversaries import adversary
+from robustgen.models.load import LoadedModel, load_model
+from robustgen.training.classifier import default_epochs, train
+from robustgen.training.descent import Recipe
+
+
+@final
+@dataclass(frozen=True)
+class Classifier(Cell):
+    """A classifier of `data`, as `robustgen train` makes it.
+
+    `epochs`: None = by the size of the data. `adversarial`: None, or what it is trained against, with inputs changed by
+    at most `eps` in `norm`.
+    """
+
+    kind: ClassVar[str] = "classifier"
+    data: str
+    arch: str = "small-cnn"
+    epochs: int | None = None
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    adversarial: str | None = None
+    eps: float = 8 / 255
+    norm: str = "linf"
+    steps: int = 7
+    seed: int = 0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    @property
+    def title(self) -> str:
+        how = "" if self.adversarial is None else f" trained against {self.adversarial} {self.eps:.3g}"
+        return f"classifier {self.arch}{how}, seed {self.seed}"
+
+    def run(self, work: Work) -> Found:
+        source = work.source(self.data)
+        recipe = Recipe(
+            epochs=self.epochs or default_epochs(len(source.rows("train"))),
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
+        against, described = None, None
+        if self.adversarial is not None:
+            against, described = adversary(
+                self.adversarial, source.spec, norm=self.norm, eps=self.eps, steps=self.steps
+            )
+        checkpoint = work.directory / "checkpoint.pt"
+        trained = train(
+            source,
+            self.arch,
+            recipe=recipe,
+            adversary=against,
+            adversary_config=described,
+            device=work.device,
+            checkpoint=checkpoint,
+            progress=lambda done, of, loss: work.progress(done / max(of, 1)),
+        )
+        trained.save(work.directory)
+        checkpoint.unlink(missing_ok=True)
+        return Found(trained.summary)
+
+
+@final
+@dataclass(frozen=True)
+class Configured:
+    """A detector by name with all of its options, those left out included, so that another default is another
+    configuration.
+
+    `through`: it looks at what enters `layer` of the classifier (None: the last linear one), not at the input.
+    """
+
+    detector: str
+    options: Mapping[str, Any]
+    through: bool = False
+    layer: str | None = None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether there must be a classifier beside it."""
+        kind = kind_of(self.detector)
+        return self.through or kind.conditional or hasattr(kind, "watch")
+
+
+def configured(
+    detector: str, options: Mapping[str, Any], seed: int, through: bool = False, layer: str | None = None
+) -> Configured:
+    """A detector with `options`, and `seed` if it takes one that is not among them. Raises `UsageError` as `make`."""
+    if kind_of(detector).labelled:
+        raise UsageError(f"{detector} learns from two domains, which a suite cannot give it: leave it out")
+    chosen = dict(options)
+    if accepts(detector, "seed"):
+        chosen.setdefault("seed", seed)
+    return Configured(detector, make(detector, chosen).config, through, layer)
+
+
+@final
+@dataclass(frozen=True)
+class Fit(Cell):
+    """A detector fitted on the training split of `data` and calibrated on the calibration split, as `robustgen fit`."""
+
+    kind: ClassVar[str] = "detector"
+    data: str
+    detector: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    victim: Classifier | None = None
+    layer: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    @property
+    def title(self) -> str:
+        beside = "" if self.victim is None else f" beside {self.victim.title}"
+        seed = f", seed {self.options['seed']}" if "seed" in self.options else ""
+        return f"detector {self.detector}{seed}{beside}"
+
+    def run(self, work: Work) -> Found:
+        source = work.source(self.data)
+        model = None if self.victim is None else classifier(work, self.victim)
+        checkpoint = work.directory / "checkpoint.pt"
+        began, used = time.perf_counter(), time.process_time()
+        fitted = CalibratedDetector.fit(
+            self.detector,
+            source,
+            options=self.options,
+            model=model,
+            layer=self.layer,
+            device=work.device,
+            checkpoint=checkpoint,
+            progress=lambda done, of, loss: work.progress(done / max(of, 1)),
+        )
+        seconds, used = time.perf_counter() - began, time.process_time() - used
+        fitted.save(work.directory)
+        checkpoint.unlink(missing_ok=True)
+        return Found(fitted.summary() | {"fit_seconds": seconds, "fit_cpu_seconds": used})
+
+
+def classifier(work: Work, cell: Classifier) -> LoadedModel:
+    """The trained classifier of a finished cell."""
+    return load_model(str(work.place(cell)))
+
+
+def detector(work: Work, cell: Fit) -> CalibratedDetector:
+    """The fitted detector of a finished cell."""
+    return CalibratedDetector.load(work.place(cell)).to(work.device)
+
+
+def read_metrics(work: Work, cell: Cell) -> dict[str, Any]:
+    """What a finished cell measured."""
+    place = work.place(cell)
+    stored = Store(place.parents[1]).read(place.name)
+    assert stored is not None  # it is done, or this one would not run
+    return stored.metrics

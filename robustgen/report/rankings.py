@@ -1,0 +1,140 @@
+"""Charts of leaderboards: figures with their intervals, what attackers reach as they may change more, what rejecting
+costs and brings.
+
+They draw what they are given; nothing is counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from robustgen.report.canvas import (
+    FRAME,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Values,
+    array,
+    chart,
+    drawable,
+    drawing,
+    legend_label,
+    place_legend,
+    same_length,
+    series,
+    settle,
+)
+
+_WIDTH = 7.6
+_LETTERS = 30
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def interval_dots(
+    names: Sequence[str], values: Values, intervals: tuple[Values, Values] | None, xlabel: str, title: str | None = None
+) -> Figure:
+    """One dot a name, from the top, with its interval as a line. `values`, `intervals` (low, high): (m,)."""
+    y = array(values, "values", "m")
+    same_length(len(names), values=y)
+    with drawing():
+        figure, axes = chart(_WIDTH, 0.95 + 0.28 * len(names), title, drawable(xlabel, 80), "")
+        place = np.arange(len(names))
+        if intervals is not None:
+            low, high = (array(bound, "interval", "m") for bound in intervals)
+            same_length(len(names), low=low, high=high)
+            axes.hlines(place, low, high, color=SERIES[0], linewidth=1.6, gid="interval")
+        axes.plot(y, place, "o", color=SERIES[0], markersize=6, markeredgecolor=PAPER)
+        axes.set_yticks(place, [drawable(name, _LETTERS) for name in names], color=INK)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+        return settle(figure)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What attackers reach at rising `eps`, each (m,): those who do not know the detector, and those who do (NaN-free;
+    None if nobody who knows it tried). `shown`: with a colour and a name; else a thin line among others.
+    """
+
+    name: str
+    eps: Sequence[float]
+    oblivious: Sequence[float] | None
+    adaptive: Sequence[float] | None
+    shown: bool = True
+
+
+def success_curves(lines: Sequence[Reach], xlabel: str, title: str | None = None) -> Figure:
+    """Success against eps: solid with dots for attackers who know the detector, dashed for those who do not."""
+    with drawing():
+        figure, axes = chart(_WIDTH, 4.0, title, drawable(xlabel, 80), "attacks that succeed")
+        named = 0
+        for line in lines:
+            colour = series(named)[0] if line.shown else FRAME
+            marker = _MARKERS[(named // len(SERIES)) % len(_MARKERS)]
+            named += line.shown
+            width = 1.9 if line.shown else 0.8
+            label = legend_label(line.name) if line.shown else None
+            if line.oblivious is not None:
+                y = array(line.oblivious, f"success against {line.name!r}", "m")
+                alone = label if line.adaptive is None else None
+                axes.plot(line.eps, y, color=colour, linestyle=(0, (4, 2)), linewidth=0.8 * width, label=alone)
+            if line.adaptive is not None:
+                y = array(line.adaptive, f"success against {line.name!r}", "m")
+                axes.plot(
+                    line.eps, y, color=colour, linewidth=width, label=label, zorder=3,
+                    marker=marker if line.shown else "", markersize=5,
+                )  # fmt: skip
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
+        place_legend(figure, axes)
+        return settle(figure)
+
+
+def frontier(
+    groups: Mapping[str, Sequence[tuple[str, float, float]]],
+    reference: Sequence[tuple[float, float]],
+    said: str,
+    title: str | None = None,
+) -> Figure:
+    """What systems that classify or reject pay on clean inputs, and what they hold under attack.
+
+    `groups`: name -> (name of a system, clean inputs classified rightly and accepted, robust accuracy with rejection).
+    `reference`: (useful, robust) of what has to be beaten, which is drawn as a line, and `said` of it.
+    """
+    with drawing():
+        figure, axes = chart(
+            _WIDTH, 4.4, title, "clean inputs classified rightly and accepted", "robust accuracy with rejection"
+        )
+        everything = [(x, y) for points in groups.values() for _, x, y in points] + list(reference)
+        if reference:
+            line = sorted(reference)
+            xs, ys = [x for x, _ in line], [y for _, y in line]
+            xs, ys = [0.0, *xs, xs[-1]], [ys[0], *ys, 0.0]  # what lies under it is no better on either axis
+            axes.plot(
+                xs, ys, color=MUTED, linewidth=1.4, linestyle=(0, (5, 2)), label=legend_label(said), gid="reference"
+            )
+        for index, (group, points) in enumerate(groups.items()):
+            axes.plot(
+                [x for _, x, _ in points], [y for _, _, y in points], _MARKERS[index % len(_MARKERS)],
+                color=series(index)[0], markeredgecolor=PAPER, markersize=7, label=legend_label(group), zorder=3,
+            )  # fmt: skip
+            for name, x, y in points:
+                if not any(other != (x, y) and other[0] >= x and other[1] >= y for other in everything):
+                    axes.annotate(
+                        drawable(name, 24), (x, y), xytext=(-6, 6), textcoords="offset points", ha="right",
+                        fontsize=8.5, color=INK,
+                    )  # fmt: skip
+        low = min((x for x, _ in everything), default=0.0)
+        axes.set_xlim(max(0.0, low - 0.1), 1.0)
+        axes.set_ylim(-0.02, min(1.0, max((y for _, y in everything), default=1.0) + 0.12))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
+        place_legend(figure, axes)
+        return settle(figure)

@@ -1,0 +1,253 @@
+"""Leaderboards: who stands where, with which interval, what changed, and what a gate lets through."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bench_toys as toys
+from robustgen.bench.adversarial import merged
+from robustgen.bench.cell import Found, config, key
+from robustgen.bench.compare import compared
+from robustgen.bench.figures import METRICS, Figure, over_parts, over_seeds, written
+from robustgen.bench.gates import gates, judge
+from robustgen.bench.leaderboard import Leaderboard, leaderboard, write
+from robustgen.bench.places import identities
+from robustgen.bench.store import Store
+from robustgen.bench.suite import Board, Suite, parse
+from robustgen.errors import ArtifactError, UsageError
+
+TEXT = """
+name = "trial"
+description = "Figures written by hand."
+[victims.plain]
+[victims.adversarial]
+adversarial = "fast-fgsm"
+[board]
+reference = "pca"
+[[cells]]
+kind = "adversarial"
+data = "digits"
+victim = ["plain", "adversarial"]
+detector = ["pca", "gat", "knn", "isolation-forest"]
+seed = [0, 1]
+"""
+SKILLS = {"pca": 0.4, "gat": 0.9, "knn": 0.2, "isolation-forest": 0.99}
+
+
+def stored(suite: Suite, root: Path, skills: dict[str, float], leave: str = "") -> Leaderboard:
+    """Hand-made metrics for the cells of `suite`, but for a detector called `leave` beside the plain classifier; nobody
+    who knows the isolation forest has attacked it, and a check of knn fails.
+    """
+    store, hashes = Store(root), identities(["digits"])
+    for listed in suite.cells:
+        detector, victim, seed = (listed.axes[word] for word in ("detector", "victim", "seed"))
+        if (detector, victim) != (leave, "plain"):
+            place = store.place(key(listed.cell, hashes))
+            place.mkdir(parents=True)
+            found = toys.metrics(
+                str(detector),
+                str(victim),
+                int(seed),
+                skills[str(detector)],
+                adaptive=detector != "isolation-forest",
+                masked=detector == "knn",
+            )
+            store.write(place, config(listed.cell, hashes), Found(found), 3.0, torch.device("cpu"))
+    return leaderboard(suite, store)
+
+
+@pytest.fixture
+def suite() -> Suite:
+    return parse(TEXT, "trial")
+
+
+def test_ranked_by_the_worst_case_and_the_unverified_last(suite: Suite, tmp_path: Path) -> None:
+    found = stored(suite, tmp_path, SKILLS, leave="knn")
+    plain, hard = found.boards
+    assert [row.name for row in hard.rows] == ["gat", "pca", "knn", "isolation-forest"]
+    assert [row.name for row in plain.rows] == ["gat", "pca", "isolation-forest", "knn"]
+    forest = hard.rows[-1]
+    assert forest.unverified  # however low the success of those who do not know it
+    assert (forest.figures["success_worst"] or Figure(1)).value < (
+        hard.rows[0].figures["success_worst"] or Figure(0)
+    ).value
+    assert (plain.rows[-1].done, plain.rows[-1].of) == (0, 2)
+    assert (found.done, found.of) == (14, 16)
+    assert found.seconds == pytest.approx(3.0 * 14)
+
+
+def test_figures_are_those_that_were_stored(suite: Suite, tmp_path: Path) -> None:
+    row = stored(suite, tmp_path, SKILLS).boards[0].rows[0]
+    made = [toys.metrics("gat", "plain", seed, SKILLS["gat"]) for seed in (0, 1)]
+    for word in ("success_worst", "success_adaptive", "success_oblivious", "robust_accuracy", "fc"):
+        at = [metrics["systems"][1][word]["value"] for metrics in made]  # eps 0.1 is the second
+        assert row.figures[word] is not None
+        assert row.figures[word].value == pytest.approx(sum(at) / 2)
+    worst = min(
+        (sum(m["rows"][number]["auroc"]["value"] for m in made) / 2 for number in range(6)),
+    )
+    assert (row.figures["worst_auroc"] or Figure(0)).value == pytest.approx(worst)
+    assert row.figures["checks_failed"] == Figure(0.0)
+    assert row.detail["rows"][0]["attack"] == "fgsm"
+
+
+def test_several_seeds_widen_an_interval_and_never_shrink_it() -> None:
+    one = Figure(0.5, 0.4, 0.7)
+    assert over_seeds([one]) == one
+    same = over_seeds([one, one, one])
+    assert same is not None
+    assert same == pytest.approx(one)
+    apart = over_seeds([Figure(0.4, 0.3, 0.6), Figure(0.6, 0.5, 0.8)])
+    assert apart is not None
+    half = 12.7062047362 * (0.2 / 2**0.5) / 2**0.5  # Student's t with one degree of freedom
+    assert apart.value == pytest.approx(0.5)
+    assert (apart.low, apart.high) == (0.0, 1.0)  # half is above 1
+    assert half > 1
+    assert over_seeds([None, one, None]) == one
+    assert over_seeds([None]) is None
+    assert over_seeds([Figure(2.0), Figure(4.0)]) == Figure(3.0)
+
+
+def test_errors_of_independent_parts_partly_cancel() -> None:
+    parts = [Figure(0.8, 0.7, 0.85), Figure(0.6, 0.5, 0.65)]
+    found, together = over_parts(parts), over_parts(parts, independent=False)
+    assert found is not None
+    assert together is not None
+    assert found == pytest.approx(Figure(0.7, 0.7 - 0.1 / 2**0.5, 0.7 + 0.05 / 2**0.5))
+    assert together == pytest.approx(Figure(0.7, 0.6, 0.75))
+    assert over_parts([]) is None
+
+
+def test_what_is_merged_keeps_its_form() -> None:
+    first = {"a": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 5}, "b": True, "c": "x", "d": 1, "e": None}
+    second = {"a": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 5}, "b": False, "c": "x", "d": 3, "e": None}
+    found = merged([first, second])
+    assert found["a"] == pytest.approx({"value": 0.2, "low": 0.1, "high": 0.3, "n": 5})
+    assert (found["b"], found["c"], found["d"], found["e"]) == (False, "x", 2.0, None)
+    assert merged([]) is None
+
+
+def test_written() -> None:
+    assert written(Figure(0.1234, 0.1, 0.2), "percent") == "12.3 % [10.0, 20.0]"
+    assert written(Figure(0.1234, 0.1, 0.2), "percent", interval=False) == "12.3 %"
+    assert written(Figure(0.98765), "number") == "0.988"
+    assert written(None, "percent") == "-"
+
+
+class Reader(HTMLParser):
+    """Tags that are open at the end, all text, and addresses asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.asked: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "img", "br", "hr"}:
+            self.open.append(tag)
+        self.asked += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path: Path) -> None:
+    found = stored(suite, tmp_path, SKILLS, leave="knn")
+    write(found, tmp_path, "robustgen bench trial")
+    read = Reader((tmp_path / "index.html").read_text(encoding="utf-8"))
+    text = " ".join(read.text)
+    assert read.open == []
+    assert all(address.startswith(("#", "data:")) for address in read.asked)
+    for section in (
+        "Ranking",
+        "Classify or reject",
+        "What attackers reach",
+        "Precision where attacks are rare",
+        "Harmless noise",
+        "Can these figures be believed?",
+        "What may be quoted",
+    ):
+        assert section in text
+    assert "✕ unverified" in text
+    assert "✕ 1 of 3 failed" in text
+    assert "2 of 16 cells are not done" in text.replace("\N{NO-BREAK SPACE}", " ")
+    known = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
+    best = known["boards"][0]["rows"][0]
+    assert (best["rank"], best["name"], known["command"]) == (1, "gat", "robustgen bench trial")
+    shown = written(Figure(**best["metrics"]["success_worst"]), "percent")
+    assert shown in text
+    assert shown in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "trained plain" in best["detail"]["sentence"]
+
+
+def test_comparison_tells_only_what_the_intervals_do_not_explain(suite: Suite, tmp_path: Path) -> None:
+    one = replace(suite, cells=tuple(cell for cell in suite.cells if cell.axes["seed"] == 0))
+    for name, skills in (("old", SKILLS), ("new", SKILLS | {"gat": 0.5}), ("near", SKILLS | {"gat": 0.91})):
+        write(stored(one, tmp_path / name, skills), tmp_path / name, "")
+    assert compared(tmp_path / "old", tmp_path / "old").differences == []
+    near = compared(tmp_path / "old", tmp_path / "near" / "leaderboard.json")
+    assert near.differences == []
+    assert near.compared > 50
+    found = compared(tmp_path / "old", tmp_path / "new").differences
+    assert {one.row for one in found} == {
+        f"digits, classifier trained {victim} / gat" for victim in ("plain", "adversarial")
+    }
+    verdicts = {one.metric: one.verdict for one in found}
+    assert verdicts["success_worst"] == verdicts["robust_accuracy"] == verdicts["worst_auroc"] == "worse"
+    back = {one.metric: one.verdict for one in compared(tmp_path / "new", tmp_path / "old").differences}
+    assert set(back.values()) == {"better"}
+    assert all(METRICS[metric].form not in ("seconds", "milliseconds") for metric in verdicts)
+    fewer = replace(one, cells=tuple(cell for cell in one.cells if cell.axes["detector"] != "knn"))
+    write(stored(fewer, tmp_path / "fewer", SKILLS), tmp_path / "fewer", "")
+    assert len(compared(tmp_path / "old", tmp_path / "fewer").only_old) == 2
+    with pytest.raises(ArtifactError, match="is no leaderboard"):
+        compared(tmp_path, tmp_path / "old")
+
+
+def test_gates(suite: Suite, tmp_path: Path) -> None:
+    found = stored(suite, tmp_path, SKILLS)
+    assert judge(found, gates(["gat:robust_accuracy=0.5"], ["gat:success_worst=0.5"])) == []
+    (missed,) = judge(found, gates(["useful=0.85"], None))
+    assert missed.startswith("useful is under 0.85: digits, classifier trained adversarial / gat (0.8)")
+    assert "plain" not in missed
+    (missed,) = judge(found, gates(None, ["forest:success_adaptive=0.9"]))
+    assert missed.count("not measured") == 2
+    for under, over, said in (
+        (["auroc"], None, "METRIC=VALUE"),
+        (["auroc=x"], None, "METRIC=VALUE"),
+        (["auroc=nan"], None, "METRIC=VALUE"),
+        (["robust_acuracy=1"], None, "did you mean 'robust_accuracy'"),
+        (["success_worst=1"], None, "--fail-over"),
+        (None, ["useful=1"], "--fail-under"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            gates(under, over)
+    with pytest.raises(UsageError, match="no row of the leaderboard has auroc"):
+        judge(found, gates(["auroc=0.5"], None))
+
+
+def test_the_reference_is_drawn_where_it_is_measured(suite: Suite, tmp_path: Path) -> None:
+    from robustgen.bench.adversarial_page import adversarial_sections
+    from robustgen.report.page import Picture
+
+    def caption(chosen: Suite, root: Path) -> str:
+        sections = adversarial_sections(stored(chosen, root, SKILLS).boards)
+        blocks: list[Any] = next(section.blocks for section in sections if section.title == "Classify or reject")  # type: ignore[assignment]
+        (picture,) = [block for block in blocks if isinstance(block, Picture)]
+        return picture.caption
+
+    assert "A system below the dashed line" in caption(suite, tmp_path / "with")
+    assert "is not among the cells" in caption(replace(suite, board=Board(reference="lof")), tmp_path / "without")

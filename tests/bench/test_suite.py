@@ -1,0 +1,179 @@
+"""Suites: products of lists, names for things, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench_toys import Toy
+from robustgen.bench import SUITES
+from robustgen.bench.cell import config, key, needs
+from robustgen.bench.claim import definition
+from robustgen.bench.guarded import Adversarial, GuardOf
+from robustgen.bench.kinds import KINDS
+from robustgen.bench.one_class import OneClass
+from robustgen.bench.prepared import Classifier, Fit, configured
+from robustgen.bench.suite import find, parse
+from robustgen.errors import DataError, UsageError
+from robustgen.registry import resolve
+
+HASHES = {"digits": "0" * 64}
+
+GUARDED = """
+name = "mine"
+[victims.plain]
+epochs = 3
+[victims.hard]
+adversarial = "pgd"
+[detectors.small]
+detector = "autoencoder"
+epochs = 2
+[guards.both]
+perturbed = ["small", "pca"]
+adversarial = ["gat"]
+across = "or"
+[[cells]]
+kind = "adversarial"
+data = "digits"
+victim = ["plain", "hard"]
+detector = ["small", "gat", "both"]
+seed = [0, 1]
+"""
+
+
+def one_class(**changed: object) -> str:
+    keys = {"kind": '"one-class"', "data": '"digits"', "normal": "0", "detector": '"pca"'} | changed
+    return 'name = "x"\n[[cells]]\n' + "\n".join(f"{word} = {value}" for word, value in keys.items())
+
+
+def test_a_block_is_the_product_of_its_lists() -> None:
+    suite = parse(one_class(normal="[0, 1]", detector='["pca", "knn"]', seed="[0, 1, 2]"), "here")
+    assert len(suite.cells) == 12
+    assert len({listed.label for listed in suite.cells}) == 12
+    assert suite.cells[0].label == "one-class: digits / 0 / pca / seed 0"
+    assert isinstance(suite.cells[0].cell, OneClass)
+
+
+def test_names_stand_for_classifiers_detectors_and_guards() -> None:
+    suite = parse(GUARDED, "here")
+    assert len(suite.cells) == 12
+    cells = {listed.label: listed.cell for listed in suite.cells}
+    both = cells["adversarial: digits / hard / both / seed 1"]
+    assert isinstance(both, Adversarial)
+    assert both.victim == Classifier("digits", adversarial="pgd", seed=1)
+    assert isinstance(both.detector, GuardOf)
+    assert [[fit.detector for fit in fits] for fits in both.detector.channels.values()] == [
+        ["autoencoder", "pca"],
+        ["gat"],
+    ]
+    assert both.detector.channels["adversarial"][0].victim == both.victim
+    assert both.detector.channels["perturbed"][0].victim is None
+    small = cells["adversarial: digits / plain / small / seed 0"]
+    assert isinstance(small, Adversarial)
+    assert isinstance(small.detector, Fit)
+    assert small.detector.options["epochs"] == 2
+    # the detector that looks at no classifier is fitted once for both of them
+    other = cells["adversarial: digits / hard / small / seed 0"]
+    assert {key(cell, HASHES) for cell in needs(small)} & {key(cell, HASHES) for cell in needs(other)}
+
+
+def test_the_key_depends_on_values_and_not_on_how_they_are_written() -> None:
+    plain = Fit("digits", **_chosen("autoencoder", {}))
+    assert key(plain, HASHES) == key(Fit("digits", **_chosen("autoencoder", {"preset": "default"})), HASHES)
+    first, second = {"preset": "fast", "epochs": 3}, {"epochs": 3, "preset": "fast"}
+    assert key(Fit("digits", **_chosen("vae", first)), HASHES) == key(Fit("digits", **_chosen("vae", second)), HASHES)
+    assert key(plain, HASHES) != key(Fit("digits", **_chosen("autoencoder", {"epochs": 7})), HASHES)
+    assert key(plain, HASHES) != key(plain, {"digits": "1" * 64})
+    assert key(Classifier("digits"), HASHES) == key(Classifier("digits", seed=0, arch="small-cnn"), HASHES)
+    assert key(Classifier("digits"), HASHES) != key(Classifier("digits", seed=1), HASHES)
+
+
+def test_the_key_does_not_change_between_versions_by_accident() -> None:
+    """If this fails, everything that anyone has stored is run again: only ever change it for a reason."""
+    assert key(Classifier("digits"), HASHES) == "4d49e02d5e79afdb789ecd08"
+
+
+def test_data_is_known_by_what_it_holds_not_by_where_it_lies() -> None:
+    here, there = Classifier("/a/mine.npz"), Classifier("/b/mine.npz")
+    assert key(here, {"/a/mine.npz": "7"}) == key(there, {"/b/mine.npz": "7"})
+    assert config(here, {"/a/mine.npz": "7"})["settings"]["data"] == {"data": "7"}
+
+
+def test_detectors_without_a_seed_are_run_once_for_all_seeds() -> None:
+    suite = parse(one_class(detector='["pca", "autoencoder"]', seed="[0, 1]"), "here")
+    keys = {listed.label: key(listed.cell, HASHES) for listed in suite.cells}
+    assert keys["one-class: digits / 0 / pca / seed 0"] == keys["one-class: digits / 0 / pca / seed 1"]
+    assert keys["one-class: digits / 0 / autoencoder / seed 0"] != keys["one-class: digits / 0 / autoencoder / seed 1"]
+
+
+def _chosen(name: str, options: dict[str, object]) -> dict[str, object]:
+    found = configured(name, options, 0)
+    return {"detector": found.detector, "options": found.options}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = ", "is not TOML"),
+        ('name = "x"', "needs [[cells]]"),
+        ('nmae = "x"', "did you mean 'name'"),
+        ('name = "x"\ncells = 3', "needs [[cells]]"),
+        ("[[cells]]\nkind = 'one-class'", "needs a name"),
+        (one_class(kind='"one-clas"'), "did you mean 'one-class'"),
+        (one_class(dtaa='"digits"'), "did you mean 'data'"),
+        (one_class(detector='"pac"'), "did you mean 'pca'"),
+        (one_class(detector="[]"), "empty list"),
+        (one_class(detector="3"), "a name is needed"),
+        (one_class(normal='"zero"'), "a whole number is needed"),
+        (one_class(normal="true"), "a whole number is needed"),
+        (one_class(detector='["pca", "pca"]'), "two cells are called"),
+        ('name = "x"\n[[cells]]\nkind = "one-class"', "needs data, normal, detector"),
+        (one_class(kind='"table"', protocol='"one-clas"', normal="0"), "normal"),
+        (GUARDED.replace('"hard"]', '"hadr"]'), "did you mean 'hard'"),
+        (GUARDED.replace("epochs = 3", "epoch = 3"), "did you mean 'epochs'"),
+        (GUARDED.replace("epochs = 3", "epochs = 3.5"), "a whole number is needed"),
+        (GUARDED.replace("epochs = 2", "epoch = 2"), "has no option 'epoch'"),
+        (GUARDED.replace('detector = "autoencoder"', 'detector = "autoencodr"'), "did you mean 'autoencoder'"),
+        (GUARDED.replace('["gat"]', '"gat"'), "needs channels"),
+        (GUARDED.replace('"gat", "both"', '"cycle-gan"'), "two domains"),
+        (GUARDED + "[board]\nnrom = 'l2'", "did you mean 'norm'"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_said(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(text, "mine.toml")
+    assert said in str(raised.value)
+    assert str(raised.value).startswith("mine.toml")
+
+
+def test_a_suite_is_a_shipped_name_or_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'quick'"):
+        find("quik")
+    with pytest.raises(DataError, match="cannot be read"):
+        find(str(tmp_path / "none.toml"))
+    (tmp_path / "mine.toml").write_text(GUARDED, encoding="utf-8")
+    assert find(str(tmp_path / "mine.toml")).name == "mine"
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_suites_that_ship_are_well_formed(name: str) -> None:
+    suite = find(name)
+    assert suite.name == name
+    assert suite.description
+    assert len(suite.cells) > 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_known_by_its_own_name(name: str) -> None:
+    assert resolve(KINDS, name, "kind").kind == name
+    assert KINDS[name].help
+
+
+def test_limit_and_seed_take_the_place_of_the_suites() -> None:
+    suite = parse(one_class(seed="[0, 1]"), "here", limit=7, seed=5)
+    (only,) = suite.cells
+    assert isinstance(only.cell, OneClass)
+    assert only.label.endswith("seed 5")
+    assert definition(suite) != definition(parse(one_class(seed="5"), "here"))
+    assert Toy.kind == "toy"
