@@ -57,6 +57,11 @@ class Cell(ABC):
         return ()
 
     @property
+    def prepares(self) -> tuple[Cell, ...]:
+        """Further cells that must be done before, which follow from the configuration."""
+        return ()
+
+    @property
     @abstractmethod
     def title(self) -> str:
         """What it is, on one line."""
@@ -68,6 +73,7 @@ class Cell(ABC):
 
 def needs(cell: Cell) -> Iterator[Cell]:
     """The cells that must be done before `cell`, direct ones only."""
+    yield from cell.prepares
     for part in fields(cell):
         yield from _cells(getattr(cell, part.name))
 

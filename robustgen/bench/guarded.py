@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar, final
 
-from robustgen.bench.attacked import under_attack
+import torch
+from torch import Tensor
+
+from robustgen.artifacts import read_artifact, write_artifact
 from robustgen.bench.cell import Cell, Found, Work, deep
 from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
+from robustgen.data.source import Source
+from robustgen.errors import DataError
+from robustgen.evaluation.threats import Kind, Plan, evaluate, oblivious
 from robustgen.guard import Guard
 
 FPR = 0.05
@@ -55,19 +62,74 @@ def guard_of(work: Work, victim: Classifier, judge: Fit | GuardOf) -> Guard:
 
 @final
 @dataclass(frozen=True)
-class Adversarial(Cell):
-    """A guard against attackers who know the classifier, and who know all: see `attacked`.
+class Attacked(Cell):
+    """What attackers who know the classifier alone make of `n` test inputs: every detector is shown the same."""
 
-    `eps`: sizes of change, in Linf. `n` test inputs for the former, `n_adaptive` of them for the latter; `steps` of
-    each attack that takes steps. `fpr`: the share of normal inputs that may be rejected.
+    kind: ClassVar[str] = "attacks"
+    data: str
+    victim: Classifier
+    eps: tuple[float, ...]
+    headline: float
+    steps: int
+    queries: int
+    n: int
+    seed: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    @property
+    def title(self) -> str:
+        return f"attacks on {self.victim.title}"
+
+    def run(self, work: Work) -> Found:
+        source, model = work.source(self.data), classifier(work, self.victim).network.to(work.device)
+        x, y, index = inputs(source, self.n, self.seed)
+        began = time.perf_counter()
+        plan = Plan(self.eps, self.headline, steps=self.steps, queries=self.queries, seed=self.seed)
+        told = lambda what, share: work.progress(share)  # noqa: E731
+        found = oblivious(model, x.to(work.device), y.to(work.device), source, plan, told)
+        kinds = [list(kind) for kind in found]
+        tensors = {str(number): x_adv for number, x_adv in enumerate(found.values())}
+        write_artifact(work.directory, "attacked", {"kinds": kinds}, tensors)
+        return Found({"n": len(x), "kinds": kinds, "seconds": time.perf_counter() - began}, {"index": index})
+
+
+def inputs(source: Source, n: int, seed: int) -> tuple[Tensor, Tensor, Any]:
+    """`n` test inputs in an order of `seed`, their labels, and their numbers. Raises `DataError` without labels."""
+    batch = source.read(source.spread("test", n))
+    if batch.y is None:
+        raise DataError(f"{source.spec.name!r} has no labels, which attacks need")
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
+    return batch.x[order], batch.y[order], batch.index[order].numpy()
+
+
+@final
+@dataclass(frozen=True)
+class Adversarial(Cell):
+    """A guard under every threat model: see `robustgen.evaluation.threats`.
+
+    `eps`: sizes of change, in Linf, for attackers who do not know the detector, who attack `n` test inputs, and
+    `headline` the one that ranks; `adaptive`: those for attackers who know it, who attack `n_adaptive` of them with
+    `bundle`. `transfer`: attackers too who know all but the weights, and so make a classifier and detectors of their
+    own. `steps` of PGD, `queries` of Square. `bound`: the best robust accuracy known at half the headline's size.
+    `fpr`: the share of normal inputs that may be rejected.
     """
 
     kind: ClassVar[str] = "adversarial"
+    version: ClassVar[int] = 2
     data: str
     victim: Classifier
     detector: Fit | GuardOf
-    eps: tuple[float, ...] = (0.05, 0.1, 0.2)
+    eps: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    headline: float = 0.1
+    adaptive: tuple[float, ...] = (0.1,)
+    bundle: str = "adaptive-standard"
+    transfer: bool = False
     steps: int = 40
+    queries: int = 500
+    bound: float | None = None
     fpr: float = FPR
     n: int = 1000
     n_adaptive: int = 500
@@ -78,22 +140,61 @@ class Adversarial(Cell):
         return (self.data,)
 
     @property
+    def prepares(self) -> tuple[Cell, ...]:
+        mine = (self.attacked,)
+        return (*mine, reseeded(self.victim), reseeded(self.detector)) if self.transfer else mine
+
+    @property
+    def attacked(self) -> Attacked:
+        return Attacked(self.data, self.victim, self.eps, self.headline, self.steps, self.queries, self.n, self.seed)
+
+    @property
     def title(self) -> str:
         return f"adversarial {self.detector.title}, seed {self.seed}"
 
     def run(self, work: Work) -> Found:
-        guard = guard_of(work, self.victim, self.detector).at(self.fpr)
-        figures, arrays = under_attack(
+        source, guard = work.source(self.data), guard_of(work, self.victim, self.detector).at(self.fpr)
+        rival = None
+        if self.transfer:
+            rival = guard_of(work, reseeded(self.victim), reseeded(self.detector)).at(self.fpr)
+        x, y, index = inputs(source, self.n, self.seed)
+        stored = read_artifact(work.place(self.attacked), "attacked")
+        blind = {
+            Kind(*kind): stored.tensors[str(number)].to(work.device)
+            for number, kind in enumerate(stored.config["kinds"])
+        }
+        fits = {part.title: part for part in deep(self.detector) if isinstance(part, Fit)}
+        figures, arrays = evaluate(
             guard,
-            work.source(self.data),
-            eps=self.eps,
-            steps=self.steps,
-            n=self.n,
+            source,
+            x,
+            y,
+            blind,
+            Plan(self.eps, self.headline, None, self.adaptive, self.bundle, self.steps, self.queries, self.seed),
             n_adaptive=self.n_adaptive,
-            seed=self.seed,
+            rival=rival,
+            bound=self.bound,
+            fit_seconds=sum(read_metrics(work, part)["fit_seconds"] for part in fits.values()),
+            told=lambda what, share: work.progress(share),
         )
-        fits = [part for part in deep(self.detector) if isinstance(part, Fit)]
-        took = [read_metrics(work, part)["fit_seconds"] for part in {fit.title: fit for fit in fits}.values()]
-        clean = figures["clean"] | {"fit_seconds": sum(took)}
         about = {"detector": guard.name, "victim": self.victim.title, "seed": self.seed}
-        return Found(about | figures | {"clean": clean}, arrays)
+        return Found(about | figures, {"index": index, **arrays})
+
+
+_ELSEWHERE = 1000
+"""What is added to seeds for what attackers make for themselves."""
+
+C = TypeVar("C", Classifier, Fit, GuardOf, Fit | GuardOf)
+
+
+def reseeded(cell: C) -> C:
+    """The same from other seeds, all through."""
+    if isinstance(cell, Classifier):
+        return replace(cell, seed=cell.seed + _ELSEWHERE)
+    if isinstance(cell, Fit):
+        options = dict(cell.options)
+        if "seed" in options:
+            options["seed"] += _ELSEWHERE
+        return replace(cell, options=options, victim=None if cell.victim is None else reseeded(cell.victim))
+    channels = {name: tuple(reseeded(fit) for fit in fits) for name, fits in cell.channels.items()}
+    return replace(cell, victim=reseeded(cell.victim), channels=channels)

@@ -1,0 +1,242 @@
+"""A guard under every threat model of the protocol: attackers who do not know the detector (Z), who know it but for its
+weights (T), who know all (W), who see its answers alone (Q), and changes that are no attack (N).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast, final
+
+import numpy as np
+from torch import Tensor, nn
+
+from robustgen.attacks.apgd import APGD
+from robustgen.attacks.base import Attack
+from robustgen.attacks.ddn import DDN
+from robustgen.attacks.fgsm import FGSM
+from robustgen.attacks.pgd import PGD
+from robustgen.attacks.square import Square
+from robustgen.data.source import DataSpec, Source
+from robustgen.errors import DataError
+from robustgen.evaluation.adaptive import Evasion, evade
+from robustgen.evaluation.bundles import BUNDLES, Bundle
+from robustgen.evaluation.guarded import AttackedArrays, CleanArrays, Threat
+from robustgen.evaluation.guarded_system import cell
+from robustgen.evaluation.masking import knowledge_helps, masking_checks
+from robustgen.evaluation.noise import background, masked, noise_controls, object_mask
+from robustgen.evaluation.quantise import quantise
+from robustgen.evaluation.surrogate import imitate, transfer
+from robustgen.guard import Guard
+from robustgen.metrics import Array
+from robustgen.threat import Norm, ThreatModel
+
+_AT_ONCE = 250
+_SMALL = (8, 4, 2)  # parts of the headline's size, for changes that should not be rejected
+_CHECKED = 40  # inputs of the masking checks
+
+Told = Callable[[str, float], None]
+
+
+class Kind(NamedTuple):
+    """One attack by someone who does not know the detector, and its size; the size of `ddn` is what it needs."""
+
+    attack: str
+    norm: str
+    eps: float
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What a guard is put to.
+
+    `eps`: sizes of change in Linf, in input units, ascending; `headline`: the one that ranks. `l2`: of Auto-PGD in L2,
+    None = half the L2 length of a change by `headline` everywhere. `adaptive`: the sizes at which attackers know the
+    detector, with `bundle`. `steps` of PGD, `queries` of Square by those who do not. `seed` of all.
+    """
+
+    eps: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    headline: float = 0.1
+    l2: float | None = None
+    adaptive: tuple[float, ...] = (0.1,)
+    bundle: str = "adaptive-standard"
+    steps: int = 40
+    queries: int = 500
+    seed: int = 0
+
+
+def oblivious(
+    model: nn.Module, x: Tensor, y: Tensor, source: Source, plan: Plan, told: Told = lambda what, share: None
+) -> dict[Kind, Tensor]:
+    """What attackers who know `model` alone make of inputs (n, *shape) with labels (n,): legal, and for images rounded
+    to 256 levels. FGSM at the second size, PGD at every size and at parts of the headline's, Auto-PGD in L2, the
+    smallest L2 change by DDN, Square; for images with a constant background also PGD that leaves it alone.
+    """
+    attacks = _oblivious(source.spec, plan)
+    found: dict[Kind, Tensor] = {}
+    for number, (kind, attack) in enumerate(attacks.items()):
+        told(f"{kind.attack} {kind.norm} {kind.eps:g}", number / len(attacks))
+        found[kind] = _rounded(source.spec, attack.threat, attack(model, x, y), x)
+    empty = background(source) if source.spec.kind == "image" else None
+    if empty is not None:
+        kind = Kind("pgd", "linf", plan.headline)
+        found[kind._replace(attack="pgd-object")] = masked(found[kind], x, object_mask(x, empty))
+    return found
+
+
+def _oblivious(spec: DataSpec, plan: Plan) -> dict[Kind, Attack]:
+    def threat(norm: str, eps: float) -> ThreatModel:
+        return ThreatModel(cast(Norm, norm), eps, spec.low, spec.high)
+
+    sizes = sorted({*plan.eps, plan.headline})
+    common: dict[str, Any] = {"seed": plan.seed}
+    pgd = {"steps": plan.steps, "mode": "max-loss", **common}
+    made: dict[Kind, Attack] = {
+        Kind("pgd", "linf", size): PGD(threat=threat("linf", size), **pgd)
+        for size in sorted({*sizes, *(plan.headline / part for part in _SMALL)})
+    }
+    usual = sizes[min(1, len(sizes) - 1)]
+    made[Kind("fgsm", "linf", usual)] = FGSM(threat=threat("linf", usual))
+    length = math.sqrt(math.prod(spec.shape)) * plan.headline / 2 if plan.l2 is None else plan.l2
+    made[Kind("apgd-ce", "l2", length)] = APGD(threat=threat("l2", length), steps=plan.steps, **common)
+    if math.isfinite(spec.high - spec.low):
+        whole = math.sqrt(math.prod(spec.shape)) * (spec.high - spec.low)
+        made[Kind("ddn", "l2", whole)] = DDN(threat=threat("l2", whole), **common)
+        square = Square(threat=threat("linf", plan.headline), queries=plan.queries, **common)
+        made[Kind("square", "linf", plan.headline)] = square
+    return made
+
+
+def _rounded(spec: DataSpec, threat: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
+    return quantise(threat, x_adv, x) if spec.kind == "image" else x_adv
+
+
+def evaluate(
+    guard: Guard,
+    source: Source,
+    x: Tensor,
+    y: Tensor,
+    blind: Mapping[Kind, Tensor],
+    plan: Plan,
+    *,
+    n_adaptive: int = 500,
+    rival: Guard | None = None,
+    bound: float | None = None,
+    fit_seconds: float | None = None,
+    told: Told = lambda what, share: None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of the guard, as `guarded_system.cell` gives them, with the masking checks, and arrays, one value an
+    input.
+
+    `x`, `y`: clean test inputs and their labels. `blind`: what `oblivious` made of them. Those who know the detector
+    attack the first `n_adaptive`; a guard without gradients through a network that has learnt its score from answers.
+    `rival`: a guard made like this one from other seeds, which those who do not know the weights attack in its place.
+    `bound`: the best robust accuracy known at half the headline's size, for Tramèr's check. Raises `DataError` without
+    inputs that are classified rightly.
+    """
+    x, y = x.to(guard.device), y.to(guard.device)
+    told("clean inputs", 0.0)
+    began = time.perf_counter()
+    predicted, score = _judged(guard, x)
+    each = 1000 * (time.perf_counter() - began) / len(x)
+    label = y.cpu().numpy()
+    clean = CleanArrays(label, predicted, score, guard.calibration_scores)
+    fpr = guard.threshold.fpr
+    if not clean.right.any():
+        raise DataError("the classifier is right on none of these inputs: there is nothing to attack")
+    row = np.arange(len(x))
+    attacked, small = list[AttackedArrays](), dict[str, AttackedArrays]()
+    for kind, x_adv in blind.items():
+        one = _arrays(guard, "Z", kind, row, x_adv, label)
+        if kind.attack == "pgd" and kind.eps < plan.headline:
+            small |= {f"eps/{part}": one for part in _SMALL if math.isclose(kind.eps, plan.headline / part)}
+        if kind.eps in plan.eps or kind.attack != "pgd" or math.isclose(kind.eps, plan.headline):
+            attacked.append(one)
+    controls = noise_controls(source.spec.shape, low=source.spec.low, high=source.spec.high, seed=plan.seed)
+    for (name, size), change in controls.items():
+        attacked.append(_arrays(guard, "N", Kind(name, "linf", size), row, change(x), label))
+    attacked += _knowing(guard, source.spec, x[:n_adaptive], y[:n_adaptive], plan, rival, told)
+    told("masking checks", 0.9)
+    threat = ThreatModel("linf", plan.headline, source.spec.low, source.spec.high)
+    checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, seed=plan.seed)
+    checks.append(knowledge_helps(clean, attacked, fpr))
+    ranked = ("linf", plan.headline)
+    figures = cell(
+        clean,
+        attacked,
+        fpr,
+        small={ranked: small},
+        bounds=None if bound is None else {ranked: bound},
+        ms_per_input=each,
+        fit_seconds=fit_seconds,
+    )
+    figures["checks"] = [check.to_json() for check in checks]
+    return figures, _stored(clean, attacked)
+
+
+def _knowing(
+    guard: Guard, spec: DataSpec, x: Tensor, y: Tensor, plan: Plan, rival: Guard | None, told: Told
+) -> list[AttackedArrays]:
+    """W, Q and T at each size, a larger ball knowing what was found in the smaller."""
+    found: list[AttackedArrays] = []
+    row, label = np.arange(len(x)), y.cpu().numpy()
+    whole = BUNDLES[plan.bundle]
+    by_answers = ("square",)
+    inside: Evasion | None = None
+    for size in sorted(plan.adaptive):
+        threat, kind = ThreatModel("linf", size, spec.low, spec.high), Kind(plan.bundle, "linf", size)
+        told(f"attacks that know the detector, eps {size:g}", 0.1)
+        stand_in = None if guard.differentiable else imitate(guard, x, threat, seed=plan.seed)
+        began = time.perf_counter()
+        inside = evade(guard, x, y, threat, bundle=plan.bundle, known=inside, score=stand_in, seed=plan.seed)
+        seconds = time.perf_counter() - began
+        found.append(_evaded("W", kind, row, inside, guard, label, seconds))
+        rounded = _rounded(spec, threat, inside.x_adv, x)
+        if spec.kind == "image":
+            found.append(_arrays(guard, "W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, rounded, label))
+        told(f"queries, eps {size:g}", 0.6)
+        began = time.perf_counter()
+        asked = evade(guard, x, y, threat, bundle=_queries(whole), only=by_answers, seed=plan.seed)
+        seconds = time.perf_counter() - began
+        found.append(_evaded("Q", kind._replace(attack="square"), row, asked, guard, label, seconds))
+        if rival is not None:
+            told(f"transfer, eps {size:g}", 0.7)
+            began = time.perf_counter()
+            moved = transfer(rival, guard, x, y, threat, bundle=plan.bundle, seed=plan.seed)
+            seconds = time.perf_counter() - began
+            found.append(_evaded("T", kind._replace(attack="transfer"), row, moved, guard, label, seconds))
+    return found
+
+
+def _queries(whole: Bundle) -> Bundle:
+    """Only what the bundle asks of the system's answers."""
+    return Bundle(0, (), 1, 0, 0, 0, 0, whole.queries, 0, whole.draws)
+
+
+def _judged(guard: Guard, x: Tensor) -> tuple[Any, Array]:
+    parts = [guard.judge(part) for part in x.split(_AT_ONCE)]
+    return np.concatenate([part.label for part in parts]), np.concatenate([part.score for part in parts])
+
+
+def _arrays(guard: Guard, threat: Threat, kind: Kind, row: Any, x_adv: Tensor, label: Any) -> AttackedArrays:
+    predicted, score = _judged(guard, x_adv)
+    return AttackedArrays(threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label)
+
+
+def _evaded(
+    threat: Threat, kind: Kind, row: Any, evasion: Evasion, guard: Guard, label: Any, seconds: float
+) -> AttackedArrays:
+    predicted, score = _judged(guard, evasion.x_adv)
+    return AttackedArrays(threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label, seconds=seconds)
+
+
+def _stored(clean: CleanArrays, attacked: Sequence[AttackedArrays]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"label": clean.label, "predicted": clean.predicted, "score": clean.score}
+    arrays["calibration_scores"] = clean.calibration_scores
+    for one in attacked:
+        name = f"{one.threat}|{one.attack}|{one.norm}|{one.eps:g}"
+        arrays |= {f"{name}|predicted": one.predicted, f"{name}|score": one.score}
+    return arrays
