@@ -92,7 +92,7 @@ class Bumps(nn.Module):
         return 8 * torch.exp(-40 * apart)
 
 
-def small_mlp(shape: tuple[int, ...], classes: int = 4, seed: int = 0) -> nn.Module:
+def small_mlp(shape: tuple[int, ...], classes: int = 4, seed: int = 0) -> nn.Sequential:
     """A random smooth classifier with layers that can be named."""
     with torch.random.fork_rng():
         torch.random.manual_seed(seed)

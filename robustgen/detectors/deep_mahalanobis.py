@@ -24,7 +24,7 @@ class DeepMahalanobisDetector(WatchingDetector):
     Lee, Shin 2018, equations 1 and 2): per layer (h - m_c)' S^-1 (h - m_c), of the class c that is predicted (the
     score's condition), or with `among` "nearest" of the nearest class, as in the paper.
 
-    `layers`: see `Layers`. A layer's distance is divided by the value that 5 % of held-out training inputs exceed, and
+    `layers`: see `Layers`. A layer's distance is divided by the value that 5 % of training inputs exceed, and
     `join` says whether the "sum" or the "largest" over layers counts; the paper learns weights from attacks, which are
     not known here. `noise`: the step eps of the paper's input pre-processing x - eps sign(grad M), equation 4, taken
     before scores; 0 = none. The gradient of a score takes that step for constant. Eigenvalues of S count at least as a
