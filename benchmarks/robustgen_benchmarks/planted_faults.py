@@ -27,10 +27,10 @@ from robustgen.artifacts import to_json
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.detectors.calibrated import CalibratedDetector
-from robustgen.evaluation.adaptive import WAYS, evade
+from robustgen.evaluation.bundles import WAYS
 from robustgen.evaluation.masking import masking_checks
 from robustgen.guard import Guard
-from robustgen.objectives import Evade, Score
+from robustgen.objectives import Evade, Rejection, Score
 from robustgen.runtime import seeded
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import train
@@ -41,19 +41,16 @@ from robustgen_benchmarks.machine import describe_machine, versions_with
 
 def lost(guard: Guard, score: Score, threshold: float, x: Tensor, y: Tensor, threat: ThreatModel, eot: int) -> Tensor:
     """(n,) inputs for which following `score` makes the guard itself accept a wrong label."""
-    attacks = {
-        name: PGD(threat=threat, objective=Evade(score, threshold, **way), steps=40, eot=eot)
-        for name, way in WAYS.items()
-    }
-    with seeded(0):
-        found = evade(attacks, guard.classifier, x, y, targets=1).x_adv
-        votes = torch.zeros(len(x))
-        with torch.no_grad():
-            label = guard.classifier(found).argmax(1)
+    passed = torch.zeros_like(y, dtype=torch.bool)
+    for way in WAYS.values():
+        attack = PGD(threat=threat, objective=Evade(Rejection(score, threshold, draws=eot), **way), steps=40)
+        with seeded(0), torch.no_grad():
+            found = attack(guard.classifier, x, y)
+            label, votes = guard.classifier(found).argmax(1), torch.zeros(len(x))
             for _ in range(21):
                 apart = [guard.score(found[k : k + 1], label[k : k + 1]) for k in range(len(x))]
                 votes += guard.accepts(torch.cat(apart)).float()
-    passed: Tensor = (label != y) & (votes > 10)
+        passed |= (label != y) & (votes > 10)
     return passed
 
 

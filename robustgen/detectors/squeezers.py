@@ -45,7 +45,7 @@ def reduce_depth(x: Float[Tensor, "n *shape"], bits: int, low: float, high: floa
     """Each value at the nearest of 2^bits levels from low to high. Rounding has no gradient: here it has that of the
     identity (Athalye, Carlini, Wagner 2018, section 4.1, BPDA).
     """
-    steps = (2**bits - 1) / (high - low)
+    steps = float(2**bits - 1) / (high - low)
     return x + (((x - low) * steps).round() / steps + low - x).detach()
 
 

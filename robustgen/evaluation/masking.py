@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,7 +22,8 @@ from robustgen.attacks.passes import evaluated
 from robustgen.attacks.pgd import PGD
 from robustgen.attacks.square import Square
 from robustgen.errors import UsageError
-from robustgen.evaluation.adaptive import WAYS, evade
+from robustgen.evaluation.adaptive import evade, rejection_of
+from robustgen.evaluation.bundles import Bundle
 from robustgen.evaluation.check import Check
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays
 from robustgen.evaluation.score_checks import ScoreProbe
@@ -148,31 +148,13 @@ class _Probe:
         model: Model = self.guard.classifier
         return model
 
-    def lost(
-        self,
-        threat: ThreatModel,
-        steps: int,
-        rows: Tensor | None = None,
-        ways: Sequence[str] = (*WAYS,),
-        **options: Any,
-    ) -> Tensor:
+    def lost(self, threat: ThreatModel, steps: int, rows: Tensor | None = None, targets: int = 1) -> Tensor:
         """(n,) which inputs (of `rows` (n,) bool, None = all) an attacker who knows both loses within `threat`."""
         rows = torch.ones_like(self.y, dtype=torch.bool) if rows is None else rows
-        attacks = {
-            name: PGD(
-                threat=threat,
-                objective=Evade(self.guard.score, self.threshold, **way),
-                steps=steps,
-                seed=self.seed,
-                eot=self.eot,
-                **options,
-            )
-            for name, way in WAYS.items()
-            if name in ways
-        }
         found = torch.zeros_like(rows)
         if rows.any():
-            found[rows] = evade(attacks, self.model, self.x[rows], self.y[rows], targets=1).lost
+            spend = Bundle(steps, ("random",), 1, targets, steps, 0, 0, 0, 0, self.eot)
+            found[rows] = evade(self.guard, self.x[rows], self.y[rows], threat, bundle=spend, seed=self.seed).lost
         return found
 
     @cached_property
@@ -213,7 +195,7 @@ class _Probe:
         box = replace(self.threat, norm="linf", eps=self.spans)
         few = torch.arange(len(self.y), device=self.y.device) < _MOST // 2
         lost = self.lost(box, 2 * self.steps, few)
-        lost |= self.lost(box, 4 * self.steps, few & ~lost, ways=("selective",), step_size=0.005 * self.spans)
+        lost |= self.lost(box, 8 * self.steps, few & ~lost, targets=3)
         lost = lost[few]
         return Check(
             "full-box",
@@ -264,7 +246,7 @@ class _Probe:
         if self.threat.norm in Square.norms:
             square = Square(
                 threat=self.threat,
-                objective=Evade(self.guard.score, self.threshold),
+                objective=Evade(rejection_of(self.guard)),
                 queries=_QUERIES,
                 seed=self.seed,
                 eot=self.eot,
