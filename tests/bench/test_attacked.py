@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -44,51 +43,44 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
     hashes, store = identities(["digits"]), Store(root)
     found = {str(listed.axes["detector"]): store.read(key(listed.cell, hashes)) for listed in suite.cells}
     (board,) = leaderboard(suite, store).boards
-    assert board.rows[-1].name == "forest"
-    assert [row.unverified for row in board.rows] == [False, False, True]
+    assert not any(row.unverified for row in board.rows)  # the forest was attacked by queries
     return {name: stored for name, stored in found.items() if stored is not None}
 
 
 @pytest.mark.parametrize("name", ["pca", "forest", "both"])
 def test_figures_follow_from_the_arrays(cells: dict[str, Stored], name: str) -> None:
     found, arrays = cells[name].metrics, cells[name].arrays()
-    threshold, right = found["clean"]["threshold"], ~arrays["wrong"]
+    threshold, right = found["clean"]["threshold"], arrays["predicted"] == arrays["label"]
     accepted = arrays["score"] <= threshold
     assert found["clean"]["accuracy"]["value"] == pytest.approx(right.mean())
     assert found["clean"]["useful"]["value"] == pytest.approx((right & accepted).mean())
     assert found["clean"]["fit_seconds"] > 0
+    passed = {}
     for row in found["rows"]:
         word = f"{row['attack']}_{row['eps']:g}"
-        wrong, score = arrays[f"{word}_wrong"], arrays[f"{word}_score"]
-        own = right[: len(wrong)]
+        predicted, score = arrays[f"{word}_predicted"], arrays[f"{word}_score"]
+        wrong, own = predicted != arrays["label"][: len(predicted)], right[: len(predicted)]
+        passed[row["attack"], row["eps"]] = (wrong & (score <= threshold))[:30]
         assert row["n"] == own.sum()
         assert row["fooled"]["value"] == pytest.approx(wrong[own].mean())
         assert row["success"]["value"] == pytest.approx((wrong & (score <= threshold))[own].mean())
-    for system in found["systems"]:
-        lost = np.zeros(30, bool)
-        for row in found["rows"]:
-            if math.isclose(row["eps"], system["eps"]):
-                word = f"{row['attack']}_{row['eps']:g}"
-                lost |= (arrays[f"{word}_wrong"] & (arrays[f"{word}_score"] <= threshold))[:30]
+    for system in found["systems"]:  # what succeeds in a smaller ball succeeds in this one
+        lost = np.any([mask for (_, eps), mask in passed.items() if eps <= system["eps"]], axis=0)
         assert system["success_worst"]["value"] == pytest.approx(lost[right[:30]].mean())
-        held = ~lost & ~(arrays["wrong"] & accepted)[:30]
+        held = ~lost & ~(~right & accepted)[:30]
         assert system["robust_accuracy"]["value"] == pytest.approx(held.mean())
-        assert system["fc"]["value"] == pytest.approx((held & (right & accepted)[:30]).mean())
-        assert system["success_worst"]["value"] >= system["success_oblivious"]["value"]
 
 
-def test_a_score_without_gradients_is_left_unverified(cells: dict[str, Stored]) -> None:
-    found = cells["forest"].metrics
-    assert {row["threat"] for row in found["rows"]} == {"Z"}
-    assert all(system["success_adaptive"] is None for system in found["systems"])
-    assert found["checks"] == []
+def test_a_score_without_gradients_is_attacked_by_queries(cells: dict[str, Stored]) -> None:
+    assert {row["threat"] for row in cells["forest"].metrics["rows"]} == {"Z", "Q"}
     assert {row["threat"] for row in cells["both"].metrics["rows"]} == {"Z", "W"}
-    (check,) = cells["both"].metrics["checks"]
-    short = any(
-        system["success_adaptive"]["value"] < system["success_oblivious"]["value"]
-        for system in cells["both"].metrics["systems"]
-    )
-    assert check["passed"] is not short
+    for stored in cells.values():
+        (check,) = stored.metrics["checks"]
+        short = any(
+            system["success_adaptive"]["value"] < system["success_oblivious"]["value"]
+            for system in stored.metrics["systems"]
+        )
+        assert check["passed"] is not short
 
 
 def test_a_rebuilt_folder_gives_the_same(cells: dict[str, Stored], tmp_path: Path) -> None:
