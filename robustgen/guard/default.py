@@ -29,10 +29,11 @@ class Wanted(NamedTuple):
 def members(spec: DataSpec, preset: str = "default", seed: int = 0) -> dict[str, list[Wanted]]:
     """The detectors of the default guard by channel, with `preset` and `seed` as options of those that have them.
 
-    What changes inputs at all is looked for by members that fail on different attacks: what a classifier says of an
-    input and of its reconstruction (large changes), its margin (changes that are just large enough), classes' own
-    generative models, and directions in which normal inputs do not vary. What is meant to be taken for another class is
-    left to a discriminator trained against attackers, alone, as a sum with others would dilute it.
+    What changes inputs at all is looked for by members that fail on different attacks: what the classifier says of an
+    input and of its reconstruction (middle-sized changes), its margin (those that are just large enough), what it says
+    of the input in fewer levels (small ones), and directions in which normal inputs do not vary (large ones). What is
+    meant to be taken for another class is left to a discriminator trained against attackers, alone, as a sum with
+    others would dilute it.
     """
     chosen: dict[str, list[tuple[str, dict[str, Any], float]]] = {
         PERTURBED: _perturbed(spec),
@@ -45,7 +46,8 @@ def members(spec: DataSpec, preset: str = "default", seed: int = 0) -> dict[str,
 
 
 def _perturbed(spec: DataSpec) -> list[tuple[str, dict[str, Any], float]]:
-    return [("conditional-vae", {}, 3.0), ("pca", {"scores": "tail"}, 0.1)]
+    bits = ("feature-squeezing", {"squeezers": "bits:3"}, 0.1)
+    return [("magnet", {}, 1.0), ("margin", {}, 0.1), bits, ("pca", {"scores": "tail"}, 0.1)]
 
 
 def _common(name: str, preset: str, seed: int) -> dict[str, Any]:
