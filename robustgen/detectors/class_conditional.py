@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
@@ -22,7 +21,7 @@ from robustgen.detectors.record import Record
 from robustgen.errors import UsageError
 from robustgen.models.gan import Discriminator, Generator
 from robustgen.runtime import fitting_threads, seeded
-from robustgen.training.descent import Precision, TrainingProgress
+from robustgen.training.descent import TrainingProgress
 from robustgen.training.game_plan import game_recipe
 from robustgen.training.labelled_games import LabelledGame
 from robustgen.training.negatives import Corrupt, by_default, negatives
@@ -53,8 +52,6 @@ class ClassConditionalDetector(Detector, ABC):
     pooled: ClassVar[bool] = False
     turns: ClassVar[Mapping[str, int]]
     """How many each preset plays."""
-    playing: ClassVar[Mapping[str, float]] = {}
-    """What of a `GameRecipe` is not as usual."""
 
     def __init__(
         self,
@@ -146,7 +143,7 @@ class ClassConditionalDetector(Detector, ABC):
             self.combination.prepare(self._pairs(kept, shuffled=True), self._pairs(held))
 
     def _recipe(self) -> GameRecipe:
-        recipe = game_recipe(
+        return game_recipe(
             self.preset,
             1,
             rounds=12,
@@ -155,11 +152,6 @@ class ClassConditionalDetector(Detector, ABC):
             learning_rate=self.learning_rate,
             seed=self.seed,
         )
-        return replace(recipe, **self.playing, precision=self._precision)  # type: ignore[arg-type]
-
-    @property
-    def _precision(self) -> Precision:
-        return "auto"
 
     def _pairs(self, rows: Rows, *, shuffled: bool = False) -> PairBatches:
         def pairs() -> Iterator[Pairs]:

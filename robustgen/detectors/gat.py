@@ -13,7 +13,6 @@ from robustgen.detectors.class_conditional import ClassConditionalDetector
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
 from robustgen.objectives import margin
-from robustgen.training.descent import Precision
 from robustgen.training.labelled_games import LabelledGame, WorstCaseGame, towards, wrong_labels
 from robustgen.training.two_players import Game
 
@@ -27,17 +26,15 @@ class GATDetector(ClassConditionalDetector):
     spoilt ones: see `WorstCaseGame`.
 
     `eps`: the largest change of a value (Linf) that it is trained against, in input units; `pushes`: the attacker's
-    steps in training. On images it trains in bfloat16, which halves the time where the processor has it. `negatives`:
-    corruptions of normal inputs that count as fakes (see `training.negatives`), joined by "+", "none", or "auto". For
-    the other options see `ClassConditionalDetector`.
+    steps in training. `negatives`: corruptions of normal inputs that count as fakes (see `training.negatives`), joined
+    by "+", "none", or "auto". For the other options see `ClassConditionalDetector`.
     """
 
     _name = "gat"
     by_default: ClassVar[str] = "contrast|logit"
     spectral: ClassVar[bool] = False  # attacked inputs do its work
     pooled: ClassVar[bool] = True
-    turns: ClassVar[Mapping[str, int]] = {"fast": 500, "default": 2000, "best": 16000}
-    playing: ClassVar[Mapping[str, float]] = {"momentum": 0.9, "average": 0.998}
+    turns: ClassVar[Mapping[str, int]] = {"fast": 250, "default": 1500, "best": 7500}
 
     def __init__(
         self,
@@ -50,18 +47,14 @@ class GATDetector(ClassConditionalDetector):
         width: int = 32,
         preset: str = "default",
         steps: int | None = None,
-        batch_size: int = 128,
-        learning_rate: float = 2e-3,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
         seed: int = 0,
     ) -> None:
         super().__init__(classes, negatives, scores, code, width, preset, steps, batch_size, learning_rate, seed)
         if not (math.isfinite(eps) and eps > 0) or pushes < 1:
             raise UsageError(f"eps must be above 0 and pushes at least 1, but {eps:g} and {pushes} came")
         self.eps, self.pushes = eps, pushes
-
-    @property
-    def _precision(self) -> Precision:
-        return "bfloat16" if self.shape is not None and len(self.shape) == 3 else "auto"
 
     def _game(self, low: float, high: float) -> LabelledGame:
         shape, recipe = self.shape or (), self._recipe()

@@ -37,9 +37,8 @@ class Discriminator(nn.Module):
 
     No layer mixes rows. `spectral`: every layer is divided by its spectral norm (Miyato et al. 2018). `classes`: the
     input is judged together with a label, by a projection (Miyato, Koyama 2018): the number is head(h) + <embedding of
-    the label, h>, with h the features. `pooled`: images pass four 3 x 3 convolutions instead, two at half and two at a
-    quarter of their sides (their 2 x 2 blocks are the channels of the first), and a dense layer. `width`: channels of
-    the first convolution, or a quarter of the units of a dense layer.
+    the label, h>, with h the features. `pooled`: images pass 3 x 3 convolutions with pooling and a dense layer instead,
+    as in `small-cnn`. `width`: channels of the first convolution, or a quarter of the units of a dense layer.
     """
 
     def __init__(
@@ -56,13 +55,9 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         if len(shape) == 3 and min(shape[1:]) >= 6 and pooled:
             self.size = 4 * width
-            if shape[1] % 2 or shape[2] % 2:
-                layers.append(nn.ZeroPad2d((0, shape[2] % 2, 0, shape[1] % 2)))
-            layers.append(nn.PixelUnshuffle(2))
-            for inputs, outputs in ((4 * shape[0], width), (width, width), (width, 2 * width), (2 * width, 2 * width)):
-                layers += [norm(nn.Conv2d(inputs, outputs, 3, padding=1)), nn.ReLU()]
-            layers.insert(-4, nn.MaxPool2d(2))
-            flat = 2 * width * ((shape[1] + 1) // 4) * ((shape[2] + 1) // 4)
+            for inputs, outputs in ((shape[0], width), (width, 2 * width)):
+                layers += [norm(nn.Conv2d(inputs, outputs, 3, padding=1)), nn.ReLU(), nn.MaxPool2d(2)]
+            flat = 2 * width * (shape[1] // 4) * (shape[2] // 4)
             layers += [nn.Flatten(), norm(nn.Linear(flat, self.size)), nn.ReLU()]
         elif len(shape) == 3 and min(shape[1:]) >= 6:
             places = sides(shape)

@@ -25,7 +25,7 @@ from robustgen.models.gan import Discriminator, Generator
 from robustgen.models.load import LoadedModel
 from robustgen.objectives import margin
 from robustgen.testing import check_detector
-from robustgen.training.labelled_games import MatchingGame, towards, wrong_accepted, wrong_labels
+from robustgen.training.labelled_games import MatchingGame, towards, wrong_labels
 
 BOTH = [ConditionalGANDetector, GATDetector]
 STARTS = torch.tensor([[0.2, 0.2, 0.8, 0.5], [0.8, 0.3, 0.2, 0.5], [0.5, 0.8, 0.5, 0.2]])
@@ -50,7 +50,7 @@ def gan() -> ClassConditionalDetector:
 
 @pytest.fixture(scope="module")
 def gat() -> ClassConditionalDetector:
-    return fit(GATDetector, eps=0.5, steps=240)
+    return fit(GATDetector, eps=0.5)
 
 
 def told_apart(detector: Detector, generator: torch.Generator) -> float:
@@ -183,21 +183,6 @@ def test_the_attacker_is_legal_and_gets_what_he_wants(
     assert (after < before).float().mean() > 0.98
     early = game.pushed(seen, target, 0)  # type: ignore[attr-defined]
     assert (early - seen).abs().max() < 0.1 * gat.eps
-
-
-def test_an_attacked_input_costs_what_other_labels_get() -> None:
-    """Half a chance for one wrong label costs log 2; what the own label and the others share does not matter."""
-    numbers = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]).clamp(min=1e-9).log()
-    expected = -torch.log(torch.tensor([0.5, 0.75 * 0.75]))
-    torch.testing.assert_close(wrong_accepted(numbers, torch.tensor([0, 2])), expected)
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 7), (1, 6, 6)])
-def test_images_of_any_sides_pass_the_pooled_discriminator(shape: tuple[int, ...], generator: torch.Generator) -> None:
-    network = Discriminator(shape, width=4, classes=3, spectral=False, pooled=True)
-    x = torch.rand(5, *shape, generator=generator)
-    torch.testing.assert_close(network.every(x)[1:3], network.every(x[1:3]))
-    assert network.features(x).shape == (5, 16)
 
 
 def test_the_training_is_told(gan: ClassConditionalDetector) -> None:
