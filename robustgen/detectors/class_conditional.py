@@ -51,6 +51,8 @@ class ClassConditionalDetector(Detector, ABC):
     by_default: ClassVar[str]
     spectral: ClassVar[bool] = True
     pooled: ClassVar[bool] = False
+    generates: bool = True
+    """Whether the generator was played with, so that it can be sampled."""
     turns: ClassVar[Mapping[str, int]]
     """How many each preset plays."""
     playing: ClassVar[Mapping[str, float]] = {}
@@ -195,6 +197,8 @@ class ClassConditionalDetector(Detector, ABC):
         """`n` new inputs of the classes `condition` (n,), or of all classes in turn, their codes drawn by `seed`."""
         if n < 1:
             raise UsageError(f"at least 1 new input can be drawn, but n={n} came")
+        if not self.generates:
+            raise UsageError(f"this {self._name} was fitted without a generator: fit it with --param rest=0.5")
         code = torch.randn(n, self.code, generator=torch.Generator().manual_seed(seed)).to(self._device)
         labels = torch.arange(n, device=code.device) % (self.classes or 1) if condition is None else condition
         y = self._labels(code, labels)

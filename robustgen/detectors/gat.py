@@ -23,27 +23,34 @@ _JUDGING = 10  # steps of the attack on held-out inputs
 @final
 class GATDetector(ClassConditionalDetector):
     """A discriminator of inputs given their labels, trained on labelled normal inputs against inputs of other classes
-    that an attacker pushes towards the label (after Yin, Kolouri, Rohde 2020, "GAT"), against a generator's and against
-    spoilt ones: see `WorstCaseGame`.
+    that an attacker pushes towards the label (after Yin, Kolouri, Rohde 2020, "GAT"): see `WorstCaseGame`.
 
     `eps`: the largest change of a value (Linf) that it is trained against, in input units; `pushes`: the attacker's
-    steps in training. On images it trains in bfloat16, which halves the time where the processor has it. `negatives`:
-    corruptions of normal inputs that count as fakes (see `training.negatives`), joined by "+", "none", or "auto". For
-    the other options see `ClassConditionalDetector`.
+    steps in training. On images it trains in bfloat16, which halves the time where the processor has it. `rest`: what a
+    generator's inputs and spoilt ones (`negatives`, see `training.negatives`), as in the paper, weigh beside; 0 = they
+    are left out and there is nothing to sample: what they teach costs security. For the other options see
+    `ClassConditionalDetector`.
     """
 
     _name = "gat"
-    by_default: ClassVar[str] = "contrast|logit"
+    by_default: ClassVar[str] = "contrast"
     spectral: ClassVar[bool] = False  # attacked inputs do its work
     pooled: ClassVar[bool] = True
     turns: ClassVar[Mapping[str, int]] = {"fast": 500, "default": 2000, "best": 16000}
-    playing: ClassVar[Mapping[str, float]] = {"momentum": 0.9, "average": 0.998}
+    playing: ClassVar[Mapping[str, float]] = {
+        "momentum": 0.9,
+        "average": 0.998,
+        "rise": 0.15,
+        "clip": 1.0,
+        "weight_decay": 1e-4,
+    }
 
     def __init__(
         self,
         classes: int | None = None,
         eps: float = 0.1,
         pushes: int = 2,
+        rest: float = 0.0,
         negatives: str = "auto",
         scores: str = "auto",
         code: int = 64,
@@ -51,13 +58,16 @@ class GATDetector(ClassConditionalDetector):
         preset: str = "default",
         steps: int | None = None,
         batch_size: int = 128,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 3e-3,
         seed: int = 0,
     ) -> None:
         super().__init__(classes, negatives, scores, code, width, preset, steps, batch_size, learning_rate, seed)
         if not (math.isfinite(eps) and eps > 0) or pushes < 1:
             raise UsageError(f"eps must be above 0 and pushes at least 1, but {eps:g} and {pushes} came")
-        self.eps, self.pushes = eps, pushes
+        if not rest >= 0:
+            raise UsageError(f"rest is a weight, 0 or more, but {rest:g} came")
+        self.eps, self.pushes, self.rest = eps, pushes, rest
+        self.generates = rest > 0
 
     @property
     def _precision(self) -> Precision:
@@ -71,6 +81,7 @@ class GATDetector(ClassConditionalDetector):
             shape,
             attack=towards(min(self.eps, high - low), low, high, self.pushes),
             total=recipe.rounds * recipe.steps,
+            rest=self.rest,
             negatives=self._negatives(shape),
             seed=self.seed,
         )

@@ -134,7 +134,8 @@ def _drawable(detector: CalibratedDetector, source: Source) -> bool:
 
 
 def _made(detector: CalibratedDetector, source: Source, seed: int) -> list[Block]:
-    if not (_drawable(detector, source) and isinstance(detector.detector, Sampler)):
+    drawn = isinstance(detector.detector, Sampler) and getattr(detector.detector, "generates", True)
+    if not (_drawable(detector, source) and drawn):
         return []
     x = draw(detector, _SHOWN, seed)
     judged = detector.judge(x)

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy, softplus
 from robustgen.attacks.pgd import PGD
 from robustgen.data.labelled import unpacked
 from robustgen.models.gan import Discriminator, Generator
-from robustgen.objectives import Misclassify, margin
-from robustgen.objectives import cross_entropy as away_from
+from robustgen.objectives import Misclassify
+from robustgen.objectives import cross_entropy as log_loss
 from robustgen.threat import ThreatModel
 from robustgen.training.gan import critic_terms, maker_term, spread
 from robustgen.training.negatives import Corrupt
@@ -115,15 +115,14 @@ class WorstCaseGame(LabelledGame):
     Rohde 2020, "GAT: generative adversarial training for adversarial example detection and robust classification"):
     only what has a wrong label is attacked, since no attacker wants to be caught with a right one.
 
-    The attacker pushes an input away from its own label; each wrong label k then costs -log(1 - p(k)), with p the
-    softmax over the labels. That is all that a detector needs of an attacked input: the own label need not fit it well,
-    only none of the others may. (A binary loss on the label alone can be met by taking any noise for an attack.) Binary
-    losses (real or not) are for inputs under their own
-    labels, fakes and `negatives`, which are few, as they teach less than attacked inputs.
+    A pushed input's own label must still fit it best, by cross-entropy over the labels: a binary loss on the label
+    alone can be met by taking any noise for an attack. The attacker goes towards a class drawn by how well it fits
+    already: what is far from every other class teaches little.
 
-    `attack`: see `towards`; its size grows from 0 over the first third of `total` turns. `rest`: what real inputs,
-    fakes and `negatives` weigh together, and `clean` what the labels of inputs as they come weigh, beside attacked
-    ones.
+    `attack`: see `towards`; its size grows from 0 over the first third of `total` turns. `clean`: what the labels of
+    inputs as they come weigh beside those of attacked ones. `rest`: what binary losses (real or not) of real inputs,
+    fakes and `negatives` under their own labels weigh; with 0 there are none of them, and the generator is left as it
+    began.
     """
 
     apart: ClassVar[int] = 8
@@ -136,7 +135,7 @@ class WorstCaseGame(LabelledGame):
         *,
         attack: PGD,
         total: int,
-        rest: float = 0.5,
+        rest: float = 0.0,
         clean: float = 0.5,
         negatives: Corrupt | None = None,
         seed: int = 0,
@@ -145,57 +144,56 @@ class WorstCaseGame(LabelledGame):
         self.attack, self.total, self.rest, self.clean = attack, total, rest, clean
 
     def _critic_loss(self, x: Tensor, y: Tensor, fake: Tensor, step: int, random: torch.Generator) -> Tensor:
-        own, inputs = y[:: self.apart], [x, self.pushed(x, y, step, targeted=False), fake]
-        if self.negatives is not None:
+        with torch.no_grad():
+            numbers = self.discriminator.every(x).float().scatter(1, y[:, None], -torch.inf)
+            target = torch.multinomial(numbers.softmax(1).cpu(), 1, generator=random)[:, 0].to(x.device)
+        own, inputs = y[:: self.apart], [x, self.pushed(x, target, step)]
+        if self.rest:
+            inputs.append(fake)
+        if self.rest and self.negatives is not None:
             inputs.append(self.negatives(x[:: self.apart], random))
         every = self.discriminator.every(torch.cat(inputs)).float()
         clean, pushed, *others = every.split([len(part) for part in inputs])
+        right = pushed.detach().argmax(1) == y
+        self.facts["own label held"] = right.to(x.dtype).mean()
+        labels = cross_entropy(pushed, y).mean() + self.clean * cross_entropy(clean, y).mean()
+        if not self.rest:
+            return labels
         real = clean.gather(1, y[:, None])[:, 0]
         unreal = [part.gather(1, own[:, None])[:, 0] for part in others]
         self._told_apart(real, unreal[0])
-        right = pushed.detach().argmax(1) == y
-        self.facts["own label held"] = right.to(x.dtype).mean()
-        labels = wrong_accepted(pushed, y).mean() + self.clean * cross_entropy(clean, y).mean()
-        binary = softplus(-real).mean() + torch.stack([softplus(part).mean() for part in unreal]).mean()
-        return labels + self.rest * binary
+        return labels + self.rest * (softplus(-real).mean() + torch.stack([softplus(p).mean() for p in unreal]).mean())
 
-    def pushed(
-        self, x: Tensor, label: Tensor, step: int, pushes: int | None = None, *, targeted: bool = True
-    ) -> Tensor:
-        """The inputs as an attacker of the turn `step` changes them to be taken for the class `label`, or, not
-        `targeted`, for any but it, in his own number of steps or in `pushes`.
+    def pushed(self, x: Tensor, target: Tensor, step: int, pushes: int | None = None) -> Tensor:
+        """The inputs as an attacker of the turn `step` changes them to be taken for the class `target`, in his own
+        number of steps or in `pushes`.
         """
         size = self.attack.threat.eps * min(1.0, (step + 1) / (self.total / 3))
+        steps = pushes or self.attack.steps
         threat = replace(self.attack.threat, eps=size)
-        attack = replace(self.attack, threat=threat, seed=step, steps=pushes or self.attack.steps)
-        if not targeted:
-            attack = replace(attack, objective=Misclassify(away_from))
-        return attack(_Every(self.discriminator), x, label)
+        attack = replace(self.attack, threat=threat, seed=step, steps=steps, step_size=2 * size / steps)
+        return attack(_Every(self.discriminator), x, target)
 
     def maker_loss(self, batch: Any, step: int) -> Tensor:
+        if not self.rest:  # nobody to play with
+            return torch.stack([parameter.sum() for parameter in self.generator.parameters()]).sum() * 0
         y = unpacked(batch, self.shape)[1][:: self.apart]
         return softplus(-self.discriminator(self._made(y), y)).mean()
 
 
 def towards(eps: float, low: float, high: float, steps: int) -> PGD:
-    """An attacker that makes a discriminator find the class given, `y`, the most fitting one, by a margin: PGD on D(x,
-    y) - max over k != y of D(x, k).
+    """An attacker that makes a discriminator find the class given, `y`, the most fitting one: PGD on log p(y), with p
+    the softmax of D(x, k) over the labels k.
     """
     threat = ThreatModel("linf", eps, low, high)
     return PGD(
-        threat=threat, steps=steps, mode="last", objective=Misclassify(margin, targeted=True), batch_size=1 << 20
+        threat=threat, steps=steps, mode="last", objective=Misclassify(log_loss, targeted=True), batch_size=1 << 20
     )
 
 
 def refusal(numbers: Tensor, y: Tensor) -> Tensor:
     """-D(x, y) from the numbers with every label: a loss that falls as the label is accepted."""
     return -numbers.gather(1, y[:, None])[:, 0]
-
-
-def wrong_accepted(numbers: Tensor, y: Tensor) -> Tensor:
-    """(n,) sum over the labels k other than `y` of -log(1 - p(k)), with p the softmax of the `numbers` (n, classes)."""
-    refused = -torch.log1p(-numbers.softmax(1).clamp(max=1 - 1e-6))
-    return refused.scatter(1, y[:, None], 0).sum(1)
 
 
 def wrong_labels(numbers: Tensor, y: Tensor, hard: float, random: torch.Generator) -> Tensor:

@@ -53,8 +53,10 @@ class GameRecipe:
 
     `average`: what a step keeps of an exponential moving average of both players' weights, which then is what playing
     gives (Yazici et al. 2019); 0 = the last weights. `momentum`: Adam's beta1. `critic_turns`: of the critic for each
-    turn of the maker. `decay`: the learning rates fall to 0 over the last so large a share of the turns. `precision`:
-    as in `Recipe`.
+    turn of the maker. `decay`: the learning rates fall to 0 over the last so large a share of the turns. `rise`: above
+    0 they rise over the first so large a share instead, and fall to 0 over all the rest as a cosine does (one cycle,
+    Smith, Topin 2019). `clip`: the largest length of a player's gradient; `weight_decay`: decoupled (Loshchilov, Hutter
+    2019). `precision`: as in `Recipe`.
     """
 
     rounds: int
@@ -66,6 +68,9 @@ class GameRecipe:
     critic_turns: int = 1
     average: float = 0.99
     decay: float = 0.0
+    rise: float = 0.0
+    clip: float | None = None
+    weight_decay: float = 0.0
     seed: int = 0
     precision: Precision = "auto"
 
@@ -81,8 +86,22 @@ class GameRecipe:
         for word, share in (("average", self.average), ("momentum", self.momentum)):
             if not 0 <= share < 1:
                 raise UsageError(f"{word} must be from 0 to below 1, but {share:g} came")
-        if not 0 <= self.decay <= 1:
-            raise UsageError(f"decay is a share of the turns, from 0 to 1, but {self.decay:g} came")
+        for word, share in (("decay", self.decay), ("rise", self.rise)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{word} is a share of the turns, from 0 to 1, but {share:g} came")
+        if self.weight_decay < 0 or (self.clip is not None and self.clip <= 0):
+            raise UsageError(
+                f"weight_decay must be at least 0 and clip above 0, but {self.weight_decay:g} and {self.clip} came"
+            )
+
+    def rate(self, step: int) -> float:
+        """What the learning rates are multiplied by at a turn, counted from 0."""
+        done = step / (self.rounds * self.steps)
+        if self.rise:
+            if done < self.rise:
+                return max(1e-3, done / self.rise)
+            return 0.5 * (1 + math.cos(math.pi * (done - self.rise) / max(1e-9, 1 - self.rise)))
+        return min(1.0, (1 - done) / self.decay) if self.decay else 1.0
 
 
 Judge = Callable[[Game], float]
@@ -171,9 +190,13 @@ class _Match:
         rates = {"critic": recipe.critic_rate, "maker": recipe.maker_rate}
         players = {"critic": game.critic, "maker": game.maker}
         self.optimizers = {
-            name: torch.optim.Adam(player.parameters(), lr=rates[name], betas=(recipe.momentum, 0.99), fused=True)
-            if next(player.parameters()).device.type in ("cpu", "cuda")
-            else torch.optim.Adam(player.parameters(), lr=rates[name], betas=(recipe.momentum, 0.99))
+            name: torch.optim.AdamW(
+                player.parameters(),
+                lr=rates[name] * recipe.rate(0),
+                betas=(recipe.momentum, 0.99),
+                weight_decay=recipe.weight_decay,
+                fused=next(player.parameters()).device.type in ("cpu", "cuda"),
+            )
             for name, player in players.items()
         }
         self.rates = rates
@@ -208,15 +231,15 @@ class _Match:
                 if parameter.grad is not None:
                     parameter.grad = processes.reduce(parameter.grad, "mean")
         self.game.facts[f"{name} loss"] = value.detach()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(player.parameters(), self.recipe.clip)
         self.optimizers[name].step()
         self.optimizers[name].zero_grad()
         other.requires_grad_(True)
 
     def stepped(self, step: int) -> None:
         """After both have moved."""
-        total = self.recipe.rounds * self.recipe.steps
-        left = 1 - (step + 1) / total
-        factor = min(1.0, left / self.recipe.decay) if self.recipe.decay else 1.0
+        factor = self.recipe.rate(step + 1)
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * factor
