@@ -54,7 +54,7 @@ def system(
     - `fc`, FC(eps): and the clean input is right and accepted. To reject everything gives 0.
     - `success_oblivious`, `success_adaptive`, `success_worst`: of the inputs that are right when clean, the share for
       which an attack by someone who does not know the detector (Z), who knows it (T, W, Q), or any of them has a wrong
-      label accepted. None where no such attack was run: nothing is known, which is not nothing found.
+      label accepted. None where no such attack of just this size was run: nothing is known, which is not nothing found.
     - `rejected_small`: by name, the share of changes far smaller than eps that is rejected although the clean input is
       right and accepted; `small` holds their arrays (Chen et al. 2023, "Stratified adversarial robustness with
       rejection").
@@ -66,7 +66,8 @@ def system(
     """
     norm, eps = size
     legal = [one for one in attacked if one.threat != "N" and one.norm == norm and one.eps <= eps * (1 + 1e-9)]
-    place = _population(clean, [one for one in legal if one.eps >= eps * (1 - 1e-9)], among)
+    exact = [one for one in legal if one.eps >= eps * (1 - 1e-9)]
+    place = _population(clean, exact, among)
     value = clean.threshold(fpr).value
     accepted, right = clean.score <= value, clean.right
     lost = {threats: _lost(clean, legal, threats, value) for threats in ("Z", KNOWING, EVERYONE)}
@@ -77,7 +78,7 @@ def system(
     assert fc is not None  # there is an input to tell of
 
     def success(threats: str) -> Plain | None:
-        rows = lost[threats]
+        rows = lost[threats] if any(one.threat in threats for one in exact) else None
         return None if rows is None else told(share(rows[place][right[place]]))
 
     return {
