@@ -21,13 +21,14 @@ class LIDDetector(BankDetector):
     the `k` nearest of the bank.
 
     The paper takes neighbours from the batch and learns weights of layers from attacks; here the bank is fixed, so that
-    a score does not depend on a batch, and layers are summed. A hundredth of the median distance of an input to its
-    nearest neighbour is added to each r in quadrature. For the rest see `BankDetector`.
+    a score does not depend on a batch, and layers are summed. A bank is larger than a batch, hence the larger `k`. A
+    hundredth of the median distance of an input to its nearest neighbour is added to each r in quadrature. For the rest
+    see `BankDetector`.
     """
 
     _name = "lid"
 
-    def __init__(self, layers: str = "auto", k: int = 20, most: int = 4000, seed: int = 0) -> None:
+    def __init__(self, layers: str = "auto", k: int = 100, most: int = 4000, seed: int = 0) -> None:
         super().__init__(layers, most, seed)
         if k < 2:
             raise UsageError(f"a dimensionality takes at least 2 neighbours, but k={k} came")
