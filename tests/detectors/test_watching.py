@@ -273,7 +273,7 @@ def test_deep_mahalanobis_is_that_of_numpy(generator: torch.Generator) -> None:
         np.testing.assert_allclose(score / score.mean(), values / values.mean(), rtol=2e-3)
 
 
-def _inside(network: nn.Module, generator: torch.Generator, options: dict[str, Any]) -> tuple[Any, ...]:
+def _inside(network: nn.Sequential, generator: torch.Generator, options: dict[str, Any]) -> tuple[Any, ...]:
     """A detector whose bank is all its 60 training inputs; of 30 others its scores, the distances in its layer to the
     bank, and which of the bank are of the same label.
     """
