@@ -100,4 +100,16 @@ DETECTORS = {
         "robustgen.detectors.deep_mahalanobis:DeepMahalanobisDetector",
         "distance from the predicted class's mean in the layers of a classifier",
     ),
+    "deep-knn": Entry(
+        "robustgen.detectors.deep_knn:DeepKNNDetector",
+        "how many of the nearest training inputs, in the layers of a classifier, are of other classes than predicted",
+    ),
+    "kernel-density": Entry(
+        "robustgen.detectors.kernel_density:KernelDensityDetector",
+        "how few training inputs of the predicted class are near in the last hidden layer of a classifier",
+    ),
+    "lid": Entry(
+        "robustgen.detectors.lid:LIDDetector",
+        "in how many dimensions training inputs lie around, in the layers of a classifier",
+    ),
 }

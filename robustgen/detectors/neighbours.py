@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from robustgen.data.rows import Rows
@@ -26,11 +28,12 @@ def kept_rows(rows: Rows, most: int, seed: int) -> Float[Tensor, "m d"]:
 
 
 def nearest(
-    x: Float[Tensor, "n d"], bank: Float[Tensor, "m d"], k: int
+    x: Float[Tensor, "n d"], bank: Float[Tensor, "m d"], k: int, allowed: Bool[Tensor, "n m"] | None = None
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """Euclidean distances to the `k` nearest rows of `bank`, ascending and differentiable in `x`, and which they are.
 
-    Fewer than `k` if the bank is smaller.
+    Fewer than `k` if the bank is smaller. `allowed`: which of the bank count for each row; the others are infinitely
+    far.
     """
     k = min(k, len(bank))
     step = max(1, _AT_ONCE // len(bank))
@@ -39,13 +42,21 @@ def nearest(
         centre = bank.mean(0)
         moved, found = bank - centre, []
         squares = moved.square().sum(1)
-        for part in x.split(step):
+        # a program has no loop whose length depends on its input
+        parts = (x,) if torch.compiler.is_exporting() else x.split(step)
+        masks = repeat(None) if allowed is None else (allowed,) if len(parts) == 1 else allowed.split(step)
+        for part, here in zip(parts, masks, strict=False):
             expanded = squares - 2 * (part - centre) @ moved.T
+            if here is not None:
+                expanded = expanded.masked_fill(~here, torch.inf)
             proposed = expanded.topk(min(2 * k + 8, len(bank)), dim=1, largest=False).indices
             exact = _distances(part, bank[proposed])
+            if here is not None:
+                exact = exact.masked_fill(~here.gather(1, proposed), torch.inf)
             found.append(proposed.gather(1, exact.topk(k, dim=1, largest=False).indices))
         chosen = torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64, device=x.device)
-    return _distances(x, bank[chosen]), chosen
+    near = _distances(x, bank[chosen])
+    return near if allowed is None else near.masked_fill(~allowed.gather(1, chosen), torch.inf), chosen
 
 
 def _distances(x: Tensor, others: Tensor) -> Tensor:
