@@ -32,8 +32,8 @@ def train(
         typer.Option(
             "--adversarial",
             metavar="pgd|fast-fgsm|trades",
-            help="Train against an attack: pgd (strong, slow), fast-fgsm (or fast; one step), or trades (clean accuracy "
-            "and --beta times steadiness under attack).",
+            help="Train against pgd (strong, slow), fast-fgsm (or fast; one step), or trades (clean accuracy and "
+            "--beta times steadiness under attack).",
             autocompletion=o.among(("pgd", "fast-fgsm", "trades")),
         ),
     ] = None,
