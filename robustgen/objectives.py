@@ -73,6 +73,12 @@ def difference(
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
+def divergence(reference: Float[Tensor, "n classes"], logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """KL(p || q) in nats, of the class probabilities p and q that two rows of logits stand for; 0 where they agree."""
+    log_p, log_q = reference.log_softmax(1), logits.log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
 @runtime_checkable
 class Objective(Protocol):
     """What is to be maximised: `value` (n,), differentiable in `x`, and `achieved` (n,), the attacker's verdict."""
@@ -117,6 +123,22 @@ class Towards:
         logits = model(x)
         label, target = y.unbind(1)
         return self.loss(logits, label, target), logits.argmax(1) != label
+
+
+@dataclass(frozen=True, eq=False)
+class Diverge:
+    """Make the model say something else than `reference`, logits (m, classes): the divergence from them, whatever the
+    label is (Zhang et al. 2019, eq. 5, the inner maximum). `y` (n,) are the inputs' places among its rows. Its gradient
+    at an input whose reference is what the model says there is zero: begin elsewhere.
+    """
+
+    reference: Float[Tensor, "m classes"]
+
+    def __call__(
+        self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        logits, reference = model(x), self.reference[y]
+        return divergence(reference, logits), logits.argmax(1) != reference.argmax(1)
 
 
 Score = Callable[[Tensor, Tensor], Tensor]

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from robustgen.objectives import (
     LOSSES,
+    Diverge,
     Evade,
     Misclassify,
     Rejection,
     VerdictOnly,
     cross_entropy,
+    divergence,
     dlr,
     margin,
     ranked,
@@ -37,6 +39,32 @@ def test_known_values() -> None:
     assert margin(logits, wrong).item() == 2.0
     assert dlr(logits, y).item() == pytest.approx(-2.0 / 3.0)
     assert cross_entropy(logits, y).item() == pytest.approx(-torch.log_softmax(logits, 1)[0, 0].item())
+
+
+def test_divergence_is_that_of_the_probabilities(generator: torch.Generator) -> None:
+    p, q = torch.randn(2, 9, 5, generator=generator, dtype=torch.float64)
+    expected = torch.nn.functional.kl_div(q.log_softmax(1), p.softmax(1), reduction="none").sum(1)
+    torch.testing.assert_close(divergence(p, q), expected)
+    assert (divergence(p, q) > 0).all()
+    assert divergence(p, p).abs().max() == 0
+    assert divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]) + 7).item() == 0
+    q.requires_grad_()
+    assert torch.autograd.gradcheck(divergence, (p, q))
+
+
+def test_diverge_looks_up_each_row_and_is_flat_where_it_begins(generator: torch.Generator) -> None:
+    model = torch.nn.Linear(4, 3)
+    x = torch.rand(6, 4, generator=generator).requires_grad_()
+    objective = Diverge(model(x).detach())
+    value, achieved = objective(model, x, torch.arange(6))
+    assert value.abs().max() < 1e-6
+    assert not achieved.any()
+    assert torch.autograd.grad(value.sum(), x)[0].abs().max() < 1e-6
+    rows = torch.tensor([4, 1])
+    moved = x.detach()[rows] + 0.5
+    value, achieved = objective(model, moved, rows)
+    torch.testing.assert_close(value, divergence(model(x)[rows], model(moved)))
+    assert torch.equal(achieved, model(moved).argmax(1) != model(x)[rows].argmax(1))
 
 
 def test_margin_is_positive_exactly_where_the_label_is_not_predicted(generator: torch.Generator) -> None:

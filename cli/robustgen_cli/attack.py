@@ -19,6 +19,7 @@ from robustgen_cli import output
 from robustgen_cli.attack_adaptive import NAMES, attack_guard
 from robustgen_cli.loading import load_named
 from robustgen_cli.parameters import settings
+from robustgen_cli.purify import Oblivious, Purify, check_purify, load_purified, oblivious_rows
 
 if TYPE_CHECKING:
     from robustgen.data.source import Source
@@ -45,6 +46,8 @@ def attack(
         Path | None,
         typer.Option("--guard", help="With 'adaptive': a directory made by 'robustgen guard'.", show_default=False),
     ] = None,
+    purify: Purify = None,
+    purify_oblivious: Oblivious = None,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -165,7 +168,8 @@ def attack(
 
     A killed run with --out goes on where it stopped when the same command is given again.
 
-    The attack 'adaptive' takes --guard: classifier and detectors are attacked together.
+    The attack 'adaptive' takes --guard: classifier and detectors are attacked together. With --purify, any other attack
+    goes through a detector that rebuilds the inputs; robust accuracy is then that of both against it.
 
     Example: robustgen attack pgd --model victim/ --data fashion-mnist --eps 8/255 --norm linf --out run/
     """
@@ -173,11 +177,15 @@ def attack(
     from robustgen.artifacts import check_free, staged
     from robustgen.attacks.build import aimed, declared, kind_of, make
     from robustgen.evaluation import robustness
+    from robustgen.evaluation.purification import masked_gradients, oblivious
     from robustgen.evaluation.select import data_for, label_doubts, threat_on, whole_box
     from robustgen.evaluation.summary import configuration
     from robustgen.threat import ThreatModel
 
+    check_purify(purify, purify_oblivious)
     if name in NAMES:
+        if purify is not None:
+            raise UsageError(f"{name} attacks a guard, which rebuilds no input: leave --purify to the other attacks")
         attack_guard(
             name, guard, data, eps, norm=norm, bundle=bundle, only=only, out=out, split=split, limit=limit, size=size,
             device=device, seed=seed, batch_size=batch_size, json=json, quiet=quiet, force=force,
@@ -205,7 +213,12 @@ def attack(
     make(name, ThreatModel(norm, 0.0 if eps is None else eps[-1]), options)  # type: ignore[arg-type]  # checked there
 
     loaded = load_named(model, weights, mean, std, trust)
+    loaded, purified, purifier_sha256 = load_purified(purify, loaded)
     source, part = data_for(data, loaded, split, size=size)
+    victim = loaded.network
+    if purified is not None:
+        purified.check(source.spec)
+        victim = purified
     largest = whole_box(source.spec, norm) if eps is None else eps[-1]
     if not math.isfinite(largest):
         raise UsageError(f"{source.spec.name!r} has values without bounds: give --eps, the largest change to look for")
@@ -219,6 +232,7 @@ def attack(
         eps=grid,
         rounded=rounded,
         model=loaded.sha256,
+        purifier=purifier_sha256,
         code=_code_digest(model),
         data=source.spec.sha256,
         split=part,
@@ -232,7 +246,7 @@ def attack(
             found = robustness.evaluate_attack(
                 name,
                 chosen,
-                loaded.network,
+                victim,
                 source,
                 eps=grid,
                 split=part,
@@ -249,13 +263,24 @@ def attack(
                 found = robustness.examined(
                     found,
                     chosen,
-                    loaded.network,
+                    victim,
                     source,
                     device=where,
                     told=lambda check, share: stage(f"checking the result: {check}", share),
                 )
         summary = found.summary | {"model": loaded.origin, "model_sha256": loaded.sha256}
         summary["warnings"] = label_doubts(loaded, source.spec) + summary["warnings"]
+        summary["purifier"] = None
+        if purified is not None:
+            summary["purifier"] = {"detector": purified.name, "sha256": purifier_sha256, "oblivious": None}
+            if purify_oblivious is not False:
+                with output.counting(f"{name} on the bare classifier", total, quiet) as progress:
+                    bare = oblivious(
+                        chosen, purified, source, source.spread(part, limit), target=target, rounded=rounded,
+                        device=where, progress=progress,
+                    )  # fmt: skip
+                summary["purifier"]["oblivious"] = bare.to_json()
+                summary["warnings"] += masked_gradients(bare, found.robust_accuracy)
         if directory is not None:
             _write(directory, found, summary, source)
     output.warn_skipped(source.skipped, quiet)
@@ -263,7 +288,8 @@ def attack(
     if json:
         output.emit(summary)
         return
-    title = f"{name} on {loaded.origin}: {norm}, {size_given}, {summary['n']} inputs of {source.spec.name}"
+    through = "" if purified is None else f" behind {purified.name}"
+    title = f"{name} on {loaded.origin}{through}: {norm}, {size_given}, {summary['n']} inputs of {source.spec.name}"
     output.table(title, ("", "value", "95 % interval"), _rows(found, summary))
     if len(summary["curve"]) > 1:
         output.table("robust accuracy against eps", ("eps", "value", "95 % interval"), _curve(summary["curve"]))
@@ -330,6 +356,7 @@ def _rows(found: Robustness, summary: dict[str, Any]) -> list[tuple[str, str, st
         share("clean accuracy", found.clean_accuracy),
         share("robust accuracy", found.robust_accuracy),
         share("attack success rate", found.success_rate),
+        *oblivious_rows((summary["purifier"] or {}).get("oblivious")),
         *_rounding(summary["quantise"]),
         *(members if len(members) > 1 else []),
         *norms,

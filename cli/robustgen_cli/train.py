@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from robustgen.errors import UsageError
 from robustgen.models import ARCHITECTURES
 from robustgen_cli import options as o
 from robustgen_cli import output
@@ -30,9 +31,10 @@ def train(
         str | None,
         typer.Option(
             "--adversarial",
-            metavar="pgd|fast-fgsm",
-            help="Train on adversarial inputs: pgd (strong, slow) or fast-fgsm (one step).",
-            autocompletion=o.among(("pgd", "fast-fgsm")),
+            metavar="pgd|fast-fgsm|trades",
+            help="Train against pgd (strong, slow), fast-fgsm (or fast; one step), or trades (clean accuracy and "
+            "--beta times steadiness under attack).",
+            autocompletion=o.among(("pgd", "fast-fgsm", "trades")),
         ),
     ] = None,
     eps: Annotated[
@@ -42,7 +44,15 @@ def train(
         ),
     ] = 8 / 255,
     norm: o.Norm = "linf",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="PGD steps of --adversarial pgd.")] = 7,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="PGD steps of --adversarial pgd or trades.")] = 7,
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            "--beta",
+            help="Of --adversarial trades: the weight of robustness beside clean accuracy; 0 = plain training.",
+            show_default="6",
+        ),
+    ] = None,
     size: o.Size = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
@@ -66,6 +76,8 @@ def train(
     from robustgen.training.classifier import train as run
     from robustgen.training.descent import Recipe
 
+    if beta is not None and adversarial != "trades":
+        raise UsageError("--beta is the weight of robustness in --adversarial trades: leave it out, or train by trades")
     check_free(out, force)
     where = runtime.device(device)
     source = load(data, size=size)
@@ -75,9 +87,10 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    against, config = (
-        adversary(adversarial, source.spec, norm=norm, eps=eps, steps=steps) if adversarial else (None, None)
-    )
+    against, config = None, None
+    if adversarial:
+        weight = {} if beta is None else {"beta": beta}
+        against, config = adversary(adversarial, source.spec, norm=norm, eps=eps, steps=steps, **weight)
     key = fingerprint(
         command="train", data=source.spec.sha256, arch=arch, recipe=vars(recipe), adversary=config, device=str(where)
     )

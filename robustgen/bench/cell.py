@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -17,6 +17,9 @@ from robustgen.data.source import Source
 
 ASIDE = {"aside": True}
 """Metadata of a field that only tells cells apart in a suite: the result does not depend on it."""
+
+LATER = {"later": True}
+"""Metadata of a field that came after results had been stored: while it has its default, these stay what they are."""
 
 
 class Found(NamedTuple):
@@ -115,7 +118,11 @@ def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
             return {"data": identities[value]}
         return value
 
-    own = {part.name: plain(getattr(cell, part.name)) for part in fields(cell) if not part.metadata.get("aside")}
+    def counts(part: Field[Any]) -> bool:
+        later = part.metadata.get("later") and getattr(cell, part.name) == part.default
+        return not (later or part.metadata.get("aside"))
+
+    own = {part.name: plain(getattr(cell, part.name)) for part in fields(cell) if counts(part)}
     return {"kind": cell.kind, "version": cell.version, "settings": own}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from robustgen.bench.cell import Cell, Found, Work
+from robustgen.bench.cell import LATER, Cell, Found, Work
 from robustgen.bench.store import Store
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.making import accepts, kind_of, make
@@ -24,7 +24,7 @@ class Classifier(Cell):
     """A classifier of `data`, as `robustgen train` makes it.
 
     `epochs`: None = by the size of the data. `adversarial`: None, or what it is trained against, with inputs changed by
-    at most `eps` in `norm`.
+    at most `eps` in `norm`; `beta`: of trades, None = its default.
     """
 
     kind: ClassVar[str] = "classifier"
@@ -38,6 +38,7 @@ class Classifier(Cell):
     norm: str = "linf"
     steps: int = 7
     seed: int = 0
+    beta: float | None = field(default=None, metadata=LATER)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -58,8 +59,9 @@ class Classifier(Cell):
         )
         against, described = None, None
         if self.adversarial is not None:
+            weight = {} if self.beta is None else {"beta": self.beta}
             against, described = adversary(
-                self.adversarial, source.spec, norm=self.norm, eps=self.eps, steps=self.steps
+                self.adversarial, source.spec, norm=self.norm, eps=self.eps, steps=self.steps, **weight
             )
         checkpoint = work.directory / "checkpoint.pt"
         trained = train(

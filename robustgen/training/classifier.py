@@ -57,7 +57,7 @@ def train(
 ) -> TrainedClassifier:
     """Train `arch` on the source's training split and measure its accuracy on the test split.
 
-    `recipe`: None = `default_epochs` of the default recipe. `adversary`: train on its adversarial inputs;
+    `recipe`: None = `default_epochs` of the default recipe. `adversary`: train against it;
     `adversary_config` is what the summary says of it. Raises `DataError` for data without at least two labelled
     classes, `UsageError` for an unknown or unfit architecture.
     """

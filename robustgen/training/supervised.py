@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -13,12 +14,33 @@ from torch import Tensor, nn
 from robustgen.data.source import Batch, Source, Split
 from robustgen.errors import DataError
 from robustgen.metrics import Estimate, proportion
-from robustgen.objectives import Model, cross_entropy
+from robustgen.objectives import Model, cross_entropy, divergence
 from robustgen.runtime import fitting_threads
 from robustgen.training.descent import Recipe, TrainingProgress, descend
 
-Adversary = Callable[[Model, Tensor, Tensor, int], Tensor]
-"""(model, x, y, seed) -> x_adv: the attack that adversarial training trains against."""
+
+@dataclass(frozen=True)
+class Adversary:
+    """What adversarial training trains against: `attack`, (model, x, y, seed) -> x_adv.
+
+    `beta`: None = the loss is the cross-entropy on the adversarial inputs alone (Madry 2018, eq. 2.1). A number from 0
+    up = the cross-entropy on the clean inputs, plus beta times the divergence of what the model says of the adversarial
+    ones from what it says of the clean ones (TRADES; Zhang et al. 2019, eq. 5): the higher, the more robust and the
+    less accurate.
+    """
+
+    attack: Callable[[Model, Tensor, Tensor, int], Tensor]
+    beta: float | None = None
+
+    def loss(self, model: nn.Module, network: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        """(n,) losses. `model`: `network` as it is trained, which over several processes is wrapped."""
+        if self.beta == 0:
+            return cross_entropy(model(x), y)
+        x_adv = self.attack(network, x, y, seed)
+        if self.beta is None:
+            return cross_entropy(model(x_adv), y)
+        clean, attacked = model(torch.cat([x, x_adv])).chunk(2)  # one pass: batch norm sees both kinds at once
+        return cross_entropy(clean, y) + self.beta * divergence(clean, attacked)
 
 
 def channel_statistics(source: Source, batches: int = 40) -> tuple[list[float], list[float]]:
@@ -54,15 +76,15 @@ def train_classifier(
 ) -> list[float]:
     """Train on the source's training split by cross-entropy; returns each epoch's mean loss.
 
-    With an `adversary`, on its adversarial inputs in place of the clean ones (Madry 2018, eq. 2.1). Raises `DataError`
-    without labels or with one class only.
+    With an `adversary`, by its loss in place of that. Raises `DataError` without labels or with one class only.
     """
     check_labels(source)
 
     def loss(model: nn.Module, batch: Batch, step: int) -> Tensor:
         assert batch.y is not None  # check_labels has seen to it
-        x = batch.x if adversary is None else adversary(network, batch.x, batch.y, recipe.seed * 1_000_003 + step)
-        return cross_entropy(model(x), batch.y)
+        if adversary is None:
+            return cross_entropy(model(batch.x), batch.y)
+        return adversary.loss(model, network, batch.x, batch.y, recipe.seed * 1_000_003 + step)
 
     with fitting_threads(device, math.prod(source.spec.shape)):
         return descend(

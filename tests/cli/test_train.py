@@ -40,6 +40,20 @@ def test_adversarial_training_is_recorded(run: Callable[..., Any], world: Path) 
     assert fast == {"attack": "fast-fgsm", "norm": "linf", "eps": 0.1, "steps": 1, "step_size": 0.125}
     strong = run(*common, "--adversarial", "pgd", "--steps", 2, "--norm", "l2", "--out", "strong").json["adversarial"]
     assert (strong["attack"], strong["norm"], strong["steps"]) == ("pgd", "l2", 2)
+    assert run(*common, "--adversarial", "fast", "--out", "short").json["adversarial"] == fast
+    trades = run(*common, "--adversarial", "trades", "--steps", 2, "--out", "usual").json["adversarial"]
+    assert (trades["attack"], trades["steps"], trades["beta"]) == ("trades", 2, 6.0)
+    weak = run(*common, "--adversarial", "trades", "--steps", 2, "--beta", 0, "--out", "none").json
+    assert weak["adversarial"]["beta"] == 0
+    assert weak["losses"] == run(*common, "--out", "plain").json["losses"]
+
+
+def test_a_weight_that_says_nothing_is_refused(refused: Callable[..., str], world: Path) -> None:
+    common = ("train", "--data", world / "two.npz", "--out", "victim")
+    assert "train by trades" in refused(*common, "--beta", 3)
+    assert "train by trades" in refused(*common, "--adversarial", "pgd", "--beta", 3)
+    assert "from 0 up" in refused(*common, "--adversarial", "trades", "--beta", -1)
+    assert "did you mean 'trades'" in refused(*common, "--adversarial", "trade")
 
 
 @pytest.mark.parametrize(

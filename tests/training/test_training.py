@@ -249,10 +249,10 @@ def test_a_classifier_learns_digits_and_knows_its_accuracy(digits: Source) -> No
 
 
 def test_adversarial_training_buys_robustness(digits: Source) -> None:
-    """Both kinds, at the price of a little clean accuracy, hold where plain training falls."""
+    """All kinds, at the price of a little clean accuracy, hold where plain training falls."""
     threat = ThreatModel("linf", 0.15)
     robust = {}
-    for kind in (None, "fast-fgsm", "pgd"):
+    for kind in (None, "fast-fgsm", "pgd", "trades"):
         against, config = adversary(kind, digits.spec, eps=0.15, steps=4) if kind else (None, None)
         trained = train(digits, "mlp", recipe=Recipe(epochs=30), adversary=against, adversary_config=config)
         found = evaluate_attack("pgd", PGD(threat=threat, steps=10), trained.model.network, digits)
@@ -261,8 +261,42 @@ def test_adversarial_training_buys_robustness(digits: Source) -> None:
         assert (trained.summary["adversarial"] or {}).get("attack") == kind
     assert robust["pgd"] > robust[None] + 0.15
     assert robust["fast-fgsm"] > robust[None] + 0.15
+    assert robust["trades"] > robust[None] + 0.15
     with pytest.raises(UsageError, match="did you mean 'pgd'"):
         adversary("pdg", digits.spec)
+
+
+def test_trades_without_weight_is_plain_training(digits: Source) -> None:
+    """To the last bit, dropout and batch norm included."""
+    plain = train(digits, "small-cnn", recipe=Recipe(epochs=1))
+    against, config = adversary("trades", digits.spec, eps=0.1, steps=2, beta=0)
+    trained = train(digits, "small-cnn", recipe=Recipe(epochs=1), adversary=against, adversary_config=config)
+    assert trained.summary["losses"] == plain.summary["losses"]
+    assert trained.model.sha256 == plain.model.sha256
+
+
+def test_the_loss_of_trades_is_its_equation(digits: Source) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x = digits.read(digits.rows("test")[:20])
+    against, _ = adversary("trades", digits.spec, eps=0.1, steps=3, beta=6)
+    assert x.y is not None
+    x_adv = against.attack(network, x.x, x.y, 5)
+    assert ThreatModel("linf", 0.1).allows(x_adv, x.x).all()
+    clean, attacked = network(x.x), network(x_adv)
+    apart = nn.functional.kl_div(attacked.log_softmax(1), clean.softmax(1), reduction="none").sum(1)
+    expected = nn.functional.cross_entropy(clean, x.y, reduction="none") + 6 * apart
+    torch.testing.assert_close(against.loss(network, network, x.x, x.y, 5), expected)
+    assert torch.equal(x_adv, against.attack(network, x.x, (x.y + 1) % 10, 5))  # whatever the label is
+    still, _ = adversary("trades", digits.spec, eps=0, steps=3, beta=6)
+    plain = nn.functional.cross_entropy(clean, x.y, reduction="none")
+    torch.testing.assert_close(still.loss(network, network, x.x, x.y, 5), plain)
+
+
+def test_kinds_of_adversarial_training_have_names(digits: Source) -> None:
+    assert adversary("fast", digits.spec)[1] == adversary("fast-fgsm", digits.spec)[1]
+    for beta in (-1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="from 0 up"):
+            adversary("trades", digits.spec, beta=beta)
 
 
 def test_statistics_are_those_of_the_training_split(digits: Source) -> None:
