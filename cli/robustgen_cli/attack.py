@@ -52,7 +52,8 @@ def attack(
         ),
     ] = None,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="NAME,...", help="With 'adaptive': these of its attacks alone.")
+        str | None,
+        typer.Option("--only", metavar="PATTERN", help="With 'adaptive': these of its attacks alone, NAME,..."),
     ] = None,
     eps: o.Eps = None,
     out: Annotated[
