@@ -179,6 +179,8 @@ def attack(
     from robustgen.threat import ThreatModel
 
     if name in NAMES:
+        if model is not None:
+            raise UsageError(f"{name} attacks a guard, which holds its model: leave --model out")
         attack_guard(
             name, guard, data, eps, norm=norm, bundle=bundle, only=only, out=out, split=split, limit=limit, size=size,
             device=device, seed=seed, batch_size=batch_size, json=json, quiet=quiet, force=force,

@@ -109,6 +109,7 @@ def test_every_member_alone_breaks_what_can_be_broken(name: str, generator: torc
     is_true(Toy(), evasion, x, y)
 
 
+@pytest.mark.slow
 def test_never_weaker_than_any_member_and_every_row_is_counted(generator: torch.Generator) -> None:
     x, y = near_the_border(60, generator)
     threat = ThreatModel("linf", 0.1)
@@ -192,6 +193,7 @@ def test_an_input_that_is_wrong_by_itself_and_accepted_is_lost_without_an_attack
     assert not evasion.forward.any()
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_the_others(generator: torch.Generator) -> None:
     x, y = near_the_border(12, generator)
     together = evade(Toy(), x, y, THREAT, bundle=SHORT, pool=x)
