@@ -212,7 +212,7 @@ def _knowing(
 
 def _queries(whole: Bundle) -> Bundle:
     """Only what the bundle asks of the system's answers."""
-    return Bundle(0, (), 1, 0, 0, 0, 0, whole.queries, 0, whole.draws)
+    return Bundle(0, (), 1, 0, 0, 0, 0, whole.queries, 0, whole.draws, whole.boundary_queries)
 
 
 def _judged(guard: Guard, x: Tensor) -> tuple[Any, Array]:

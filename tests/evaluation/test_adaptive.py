@@ -131,6 +131,22 @@ def test_never_weaker_than_any_member_and_every_row_is_counted(generator: torch.
     assert set(whole.seconds) == set(whole.effort)
 
 
+def test_a_walk_along_the_boundary_finds_what_is_accepted_by_verdicts_alone(generator: torch.Generator) -> None:
+    """A blind score, rejected almost everywhere: random images would be no places to begin at."""
+    x, y = near_the_border(20, generator)
+    guard = Toy(lambda x, label: second(x, label).detach(), differentiable=False)
+    walk = replace(SHORT, boundary_queries=1500)
+    evasion = evade(guard, x, y, THREAT, bundle=walk, only=["hop-skip-jump"], pool=near_the_border(200, generator)[0])
+    reachable = second(x, 1 - y) - THREAT.eps
+    assert (reachable < 0.05).any()
+    assert evasion.lost[reachable < 0.05].all()
+    assert not evasion.lost[reachable > 0.1].any()
+    assert not evasion.surrogate
+    assert not evasion.backward.any()
+    assert (evasion.forward <= 1500).all()
+    is_true(guard, evasion, x, y)
+
+
 def test_adding_an_attack_never_lowers_success(generator: torch.Generator) -> None:
     x, y = near_the_border(60, generator)
     short = replace(SHORT, steps=3, target_steps=2)
