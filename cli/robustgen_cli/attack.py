@@ -55,7 +55,8 @@ def attack(
         ),
     ] = None,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="NAME,...", help="With 'adaptive': these of its attacks alone.")
+        str | None,
+        typer.Option("--only", metavar="PATTERN", help="With 'adaptive': these of its attacks alone, NAME,..."),
     ] = None,
     eps: o.Eps = None,
     out: Annotated[
@@ -186,6 +187,8 @@ def attack(
     if name in NAMES:
         if purify is not None:
             raise UsageError(f"{name} attacks a guard, which rebuilds no input: leave --purify to the other attacks")
+        if model is not None:
+            raise UsageError(f"{name} attacks a guard, which holds its model: leave --model out")
         attack_guard(
             name, guard, data, eps, norm=norm, bundle=bundle, only=only, out=out, split=split, limit=limit, size=size,
             device=device, seed=seed, batch_size=batch_size, json=json, quiet=quiet, force=force,

@@ -123,7 +123,8 @@ def _block(
     }  # fmt: skip
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in tensors.items()}
     share = sum(began.seconds.values()) / max(1, len(batch.y))
-    return arrays | {"seconds": np.full(len(batch.y), share), "members": np.asarray(began.members)}
+    return arrays | {"seconds": np.full(len(batch.y), share), "members": np.asarray(began.members),
+                     "surrogate": np.full(len(batch.y), began.surrogate)}  # fmt: skip
 
 
 def _summary(
@@ -147,6 +148,7 @@ def _summary(
         "norm": threat.norm,
         "eps": threat.eps,
         "fpr": guard.threshold.fpr,
+        "surrogate": bool(samples["surrogate"].any()),
         "n": n,
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},
         "members": [

@@ -49,7 +49,7 @@ def detect(
     ] = None,
     guard: Annotated[
         Path | None,
-        typer.Option("--guard", metavar="GUARD", help="A directory made by 'robustgen guard'.", show_default=False),
+        typer.Option("--guard", help="A directory made by 'robustgen guard'.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write every row to this .csv or .jsonl file.", show_default=False)

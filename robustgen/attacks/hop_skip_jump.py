@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
 import torch
@@ -45,9 +45,9 @@ class HopSkipJump(Attack):
     baseline of eq. 16), jumps along it as far as the point stays adversarial, and returns to the boundary by bisection
     towards the clean input. `queries`: decisions a row may cost, never exceeded. `initial_probes`: probes of the first
     estimate; step t takes sqrt(t) times as many, at most `most_probes`. `starts`: random images tried for a point to
-    begin at; in the targeted form of an attack these rarely hit a given class, and a row without a start fails.
-    `mode`: "minimal" uses all queries, "evaluate" stops a row at its first success within eps. `steps` of the result
-    counts queries.
+    begin at, or inputs drawn from `others` (k, *shape); in the targeted form of an attack these rarely hit a given
+    class, and a row without a start fails. `mode`: "minimal" uses all queries, "evaluate" stops a row at its first
+    success within eps. `steps` of the result counts queries.
 
     Two constants are not the paper's, whose own fall below float32 for large inputs: probes lie at 1 % of the change's
     Euclidean length (the paper: 1/d of its norm, for d values), and bisection ends at 2^-12 of the segment (d^-1.5, or
@@ -63,6 +63,7 @@ class HopSkipJump(Attack):
     most_probes: int = 10_000
     starts: int = 100
     mode: Literal["minimal", "evaluate"] = "minimal"
+    others: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,15 +126,19 @@ class _Walk:
         return torch.cat(verdicts) if verdicts else torch.zeros_like(row, dtype=torch.bool)
 
     def start(self, search: _Search) -> _Search:
-        """Rows at an adversarial point: the clean one where it is one already, else a random image."""
-        low, high = self.threat.low, self.threat.high
+        """Rows at an adversarial point: the clean one where it is one already, else an image from elsewhere."""
+        low, high, others = self.threat.low, self.threat.high, self.attack.others
         shape = tuple(search.clean.shape[1:])
         started: list[_Search] = []
         for attempt in range(self.attack.starts + 1):
             search = search.select(self.left(search.row) > 0)
             if not len(search.row):
                 break
-            if attempt:
+            if attempt and others is not None and len(others):
+                place = (uniform(search.key, (1,), attempt)[:, 0] * len(others)).long().clamp(max=len(others) - 1)
+                search.point = others.to(search.clean)[place]
+                self.found.x_adv[search.row] = search.point
+            elif attempt:
                 noise = uniform(search.key, shape, attempt).to(search.clean.dtype)
                 search.point = low + (high - low) * noise
                 self.found.x_adv[search.row] = search.point

@@ -12,19 +12,23 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustgen.attacks.base import check_inputs
+from robustgen.attacks.base import Attack, check_inputs
+from robustgen.attacks.evading import EvadingPGD
 from robustgen.attacks.matching import Pool
 from robustgen.attacks.passes import evaluated
 from robustgen.calibration import Threshold
 from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
 from robustgen.evaluation.bundles import BUNDLES, Bundle, chosen, effort, members
+from robustgen.evaluation.imitation import imitate, with_gradient_of
 from robustgen.metrics import Estimate, proportion
 from robustgen.objectives import Rejection, Score, margin, ranked
 from robustgen.registry import suggestion
 from robustgen.threat import ThreatModel
 
 _BATCH = 250
+_FOLLOWING = (EvadingPGD,)
+"""Attacks that need gradients of the score."""
 _DRAWS = 40
 """Fresh draws of a random score that the last verdict rests on."""
 
@@ -56,7 +60,8 @@ class Evasion:
     and `fooled` where the label is wrong. `member`: which of `members` found it, -1 where the best attempt is the clean
     input. `forward` and `backward`: passes through the classifier that the row has cost. `found` and `tried`: by
     member, the rows that it found a success for, and those that it was tried on. `seconds` and `effort`: by member,
-    wall time, and what it may spend on one input. The member "clean" is the input as it is.
+    wall time, and what it may spend on one input. The member "clean" is the input as it is. `surrogate`: the gradients
+    of the score are those of a network learnt from its answers, because it has none: a stronger attacker may exist.
     """
 
     lost: Bool[Tensor, " n"]
@@ -71,6 +76,7 @@ class Evasion:
     tried: dict[str, Tensor]
     seconds: dict[str, float]
     effort: dict[str, dict[str, int]]
+    surrogate: bool
 
     @property
     def rate(self) -> float:
@@ -112,31 +118,26 @@ def evade(
     `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, by default those attacked.
     `known`: the result in a smaller ball, whose successes count in this one too. `score`: what has gradients in place
     of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws.
-    `progress`: called with the number of inputs just done. Raises `UsageError` for unknown names, inputs that do not
-    fit, and for a guard whose score has no gradients where none are given.
+    Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
+    that is learnt first, on the pool (`imitate`). `progress`: called with the number of inputs just done. Raises
+    `UsageError` for unknown names and inputs that do not fit.
     """
     check_inputs(threat, x, y)
     spend = _spend(bundle)
-    if not guard.differentiable and score is None and (spend.steps or spend.target_steps):
-        raise UsageError(
-            "this guard has scores without gradients: attacks that follow gradients would find nothing, and that "
-            "would say nothing; give a surrogate for them"
-        )
     draws = spend.draws if guard.random else 1
     settings = {"seed": seed, "batch_size": batch_size}
-    clean = _pool(guard, x if pool is None else pool)
-    attacks = chosen(
-        members(
-            spend,
-            threat,
-            rejection_of(guard, draws, score),
-            rejection_of(guard, draws),
-            clean,
-            embeddings(guard.classifier),
-            **settings,
-        ),
-        only,
-    )
+    seen = x if pool is None else pool
+    clean, embeds = _pool(guard, seen), embeddings(guard.classifier)
+
+    def made(score: Score | None) -> dict[str, Attack]:
+        gradients, verdict = rejection_of(guard, draws, score), rejection_of(guard, draws)
+        return chosen(members(spend, threat, gradients, verdict, clean, embeds, **settings), only)
+
+    attacks = made(score)
+    blind = not guard.differentiable and score is None and len(x) > 0
+    surrogate = blind and any(isinstance(attack, _FOLLOWING) for attack in attacks.values())
+    if surrogate:
+        attacks = made(with_gradient_of(guard.score, imitate(guard, seen, threat, seed=seed)))
     siege = _Siege(guard, x, y, threat, (*attacks, "clean", *(() if known is None else ("smaller ball",))))
     siege.take("clean", torch.arange(len(x), device=x.device), x)
     if known is not None:
@@ -154,7 +155,7 @@ def evade(
         siege.seconds[name] = time.perf_counter() - began
         if not every:
             done((int(siege.lost.sum()) - before) * (1 - number / len(attacks)))
-    return siege.outcome({name: effort(attack) for name, attack in attacks.items()})
+    return siege.outcome({name: effort(attack) for name, attack in attacks.items()}, surrogate)
 
 
 def embeddings(classifier: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
@@ -215,7 +216,7 @@ class _Siege:
         self.member[row[won & better]] = self.names.index(name)
         self.lost[row[won]] = True
 
-    def outcome(self, effort: dict[str, dict[str, int]]) -> Evasion:
+    def outcome(self, effort: dict[str, dict[str, int]], surrogate: bool) -> Evasion:
         return Evasion(
             self.lost,
             self.x_adv,
@@ -229,6 +230,7 @@ class _Siege:
             self.tried,
             self.seconds,
             effort,
+            surrogate,
         )
 
 

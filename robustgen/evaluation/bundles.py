@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustgen.attacks.base import Attack
 from robustgen.attacks.evading import EvadingPGD, Start
+from robustgen.attacks.hop_skip_jump import HopSkipJump
 from robustgen.attacks.matching import Matching, Pool
 from robustgen.attacks.square import Square
 from robustgen.errors import UsageError
@@ -32,6 +33,7 @@ FAMILIES = {
     "multi-targeted": Entry("", "s-pgd and lagrangian-0.5 towards each of the likeliest wrong classes"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
     "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
+    "hop-skip-jump": Entry("", "a walk along the boundary of wrong and accepted, by verdicts alone (Chen 2020)"),
 }
 
 
@@ -42,7 +44,8 @@ class Bundle:
 
     `steps` for each of the ways of `WAYS` from each of `starts`, with `restarts`; `target_steps` towards each of the
     `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each
-    of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores.
+    of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores,
+    `boundary_queries` of verdicts by HopSkipJump (Linf and L2), from inputs of other classes that are accepted.
     `draws`: of a random score, averaged at every step.
     """
 
@@ -56,11 +59,12 @@ class Bundle:
     queries: int
     score_queries: int
     draws: int
+    boundary_queries: int = 0
 
 
 BUNDLES = {
     "adaptive-standard": Bundle(100, ("random", "pgd"), 1, 3, 50, 50, 1, 500, 0, 20),
-    "adaptive-strong": Bundle(1000, ("random", "pgd", "detector", "clean"), 5, None, 500, 500, 5, 5000, 5000, 40),
+    "adaptive-strong": Bundle(1000, ("random", "pgd", "detector", "clean"), 5, None, 500, 500, 5, 5000, 5000, 40, 5000),
 }
 
 
@@ -122,6 +126,15 @@ def members(
         found["square-scores"] = Square(
             threat=threat, objective=Evade(verdict), queries=bundle.score_queries, **settings
         )
+    if bundle.boundary_queries and pool is not None and threat.norm in HopSkipJump.norms:
+        found["hop-skip-jump"] = HopSkipJump(
+            threat=threat,
+            objective=VerdictOnly(verdict),
+            queries=bundle.boundary_queries,
+            others=pool.x,
+            mode="evaluate",
+            **settings,
+        )
     return found
 
 
@@ -151,5 +164,5 @@ def effort(attack: Attack) -> dict[str, int]:
 
 def longer(bundle: Bundle, factor: int) -> Bundle:
     """`bundle` with `factor` times the steps and queries."""
-    scaled = ("steps", "target_steps", "match_steps", "queries", "score_queries")
+    scaled = ("steps", "target_steps", "match_steps", "queries", "score_queries", "boundary_queries")
     return replace(bundle, **{name: factor * getattr(bundle, name) for name in scaled})

@@ -28,7 +28,7 @@ from robustgen.evaluation.guarded_system import cell
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
 from robustgen.evaluation.noise import background, masked, noise_controls, object_mask
 from robustgen.evaluation.quantise import quantise
-from robustgen.evaluation.surrogate import imitate, transfer
+from robustgen.evaluation.surrogate import transfer
 from robustgen.guard import Guard
 from robustgen.metrics import Array
 from robustgen.threat import Norm, ThreatModel
@@ -189,9 +189,8 @@ def _knowing(
     for size in sorted(plan.adaptive):
         threat, kind = ThreatModel("linf", size, spec.low, spec.high), Kind(plan.bundle, "linf", size)
         told(f"attacks that know the detector, eps {size:g}", 0.1)
-        stand_in = None if guard.differentiable else imitate(guard, x, threat, seed=plan.seed)
         began = time.perf_counter()
-        inside = evade(guard, x, y, threat, bundle=plan.bundle, known=inside, score=stand_in, seed=plan.seed)
+        inside = evade(guard, x, y, threat, bundle=plan.bundle, known=inside, seed=plan.seed)
         seconds = time.perf_counter() - began
         found.append(_evaded("W", kind, row, inside, guard, label, seconds))
         rounded = _rounded(spec, threat, inside.x_adv, x)
@@ -213,7 +212,7 @@ def _knowing(
 
 def _queries(whole: Bundle) -> Bundle:
     """Only what the bundle asks of the system's answers."""
-    return Bundle(0, (), 1, 0, 0, 0, 0, whole.queries, 0, whole.draws)
+    return Bundle(0, (), 1, 0, 0, 0, 0, whole.queries, 0, whole.draws, whole.boundary_queries)
 
 
 def _judged(guard: Guard, x: Tensor) -> tuple[Any, Array]:

@@ -32,7 +32,7 @@ from toys import WATCHING, Bumps, Linear2, small_mlp
 
 QUICK: dict[str, dict[str, Any]] = {"magnet": {"epochs": 8}, "denoise-consistency": {"epochs": 8, "draws": 1}}
 OF_IMAGES = ("denoise-consistency",)
-OUTPUTS = ("margin", "max-softmax", "max-logit", "energy")
+OUTPUTS = ("margin", "max-softmax", "max-logit", "energy", "feature-squeezing")
 
 
 def watching(name: str, classifier: nn.Module, **options: Any) -> Detector:

@@ -109,6 +109,7 @@ def test_every_member_alone_breaks_what_can_be_broken(name: str, generator: torc
     is_true(Toy(), evasion, x, y)
 
 
+@pytest.mark.slow
 def test_never_weaker_than_any_member_and_every_row_is_counted(generator: torch.Generator) -> None:
     x, y = near_the_border(60, generator)
     threat = ThreatModel("linf", 0.1)
@@ -128,6 +129,22 @@ def test_never_weaker_than_any_member_and_every_row_is_counted(generator: torch.
     is_true(Toy(), every, x, y, threat)
     assert every.forward.sum() > whole.forward.sum()
     assert set(whole.seconds) == set(whole.effort)
+
+
+def test_a_walk_along_the_boundary_finds_what_is_accepted_by_verdicts_alone(generator: torch.Generator) -> None:
+    """A blind score, rejected almost everywhere: random images would be no places to begin at."""
+    x, y = near_the_border(20, generator)
+    guard = Toy(lambda x, label: second(x, label).detach(), differentiable=False)
+    walk = replace(SHORT, boundary_queries=1500)
+    evasion = evade(guard, x, y, THREAT, bundle=walk, only=["hop-skip-jump"], pool=near_the_border(200, generator)[0])
+    reachable = second(x, 1 - y) - THREAT.eps
+    assert (reachable < 0.05).any()
+    assert evasion.lost[reachable < 0.05].all()
+    assert not evasion.lost[reachable > 0.1].any()
+    assert not evasion.surrogate
+    assert not evasion.backward.any()
+    assert (evasion.forward <= 1500).all()
+    is_true(guard, evasion, x, y)
 
 
 def test_adding_an_attack_never_lowers_success(generator: torch.Generator) -> None:
@@ -192,6 +209,7 @@ def test_an_input_that_is_wrong_by_itself_and_accepted_is_lost_without_an_attack
     assert not evasion.forward.any()
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_the_others(generator: torch.Generator) -> None:
     x, y = near_the_border(12, generator)
     together = evade(Toy(), x, y, THREAT, bundle=SHORT, pool=x)
@@ -239,8 +257,6 @@ def test_progress_counts_every_input_once(generator: torch.Generator) -> None:
 
 def test_bad_requests_are_told(generator: torch.Generator) -> None:
     x, y = near_the_border(4, generator)
-    with pytest.raises(UsageError, match="scores without gradients"):
-        evade(replace(Toy(), differentiable=False), x, y, THREAT)
     with pytest.raises(UsageError, match="s-pgd"):
         evade(Toy(), x, y, THREAT, only=["s-pdg"])
     with pytest.raises(UsageError, match="adaptive-standard"):

@@ -84,6 +84,7 @@ def test_a_planted_fault_is_caught(
     assert failed(score_checks(guard, model, batch)) >= CAUGHT[fault]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pca", "knn"])
 def test_a_sound_detector_trips_no_check(name: str, model: LoadedModel, digits: Source, batch: Batch) -> None:
     assert batch.y is not None

@@ -15,7 +15,8 @@ from robustgen.calibration import Threshold
 from robustgen.errors import DataError
 from robustgen.evaluation.adaptive import evade, verdicts
 from robustgen.evaluation.bundles import Bundle
-from robustgen.evaluation.surrogate import imitate, soft_neighbours, straight_through, transfer, with_gradient_of
+from robustgen.evaluation.imitation import imitate, with_gradient_of
+from robustgen.evaluation.surrogate import soft_neighbours, straight_through, transfer
 from robustgen.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.2)
@@ -79,6 +80,20 @@ def test_a_score_without_gradients_falls_to_gradients_of_its_imitation(generator
     assert not evasion.lost[reachable > 0.11].any()
     blind = evade(replace(guard, differentiable=True), x, y, THREAT, bundle=GRADIENTS)
     assert blind.rate < evasion.rate
+
+
+def test_evade_learns_the_stand_in_itself_and_says_so(generator: torch.Generator) -> None:
+    x, y = inputs(60, generator)
+    guard, pool = Toy(), inputs(2000, generator)[0]
+    evasion = evade(guard, x, y, THREAT, bundle=GRADIENTS, pool=pool)
+    reachable = smooth(x, 1 - y) - THREAT.eps
+    assert evasion.surrogate
+    assert evasion.lost[reachable < 0.03].all()
+    assert not evasion.lost[reachable > 0.11].any()
+    queries = replace(GRADIENTS, steps=0, queries=10)
+    assert not evade(guard, x, y, THREAT, bundle=queries, pool=pool).surrogate  # nothing there follows gradients
+    assert not evade(replace(guard, rule=smooth, differentiable=True), x, y, THREAT, bundle=GRADIENTS).surrogate
+    assert not evade(guard, x, y, THREAT, bundle=GRADIENTS, score=smooth).surrogate
 
 
 def test_values_are_the_score_s_and_gradients_the_surrogate_s() -> None:

@@ -1,0 +1,98 @@
+"""`robustgen attack adaptive`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robustgen.evaluation import adaptive
+from robustgen_cli import attack_adaptive
+
+Run = Callable[..., Any]
+FEW = ("--limit", 12, "--only", "s-pgd-random,square")
+SHARES = {
+    "useful accuracy (right and accepted)", "attack success (wrong and accepted)", "robust accuracy with detector",
+    "right, accepted and never evaded", "fooled, accepted or not",
+}  # fmt: skip
+
+
+@pytest.fixture
+def two(run: Run, world: Path, tmp_path: Path) -> Path:
+    """The data; beside it, in the current folder, `g`, a small guard."""
+    data = ("--data", world / "two.npz")
+    assert run("fit", "pca", *data, "--out", "pca", "--quiet").code == 0
+    guard = ("guard", "--model", world / "victim", *data, "--fpr", "1/10", "--detector", "near=pca", "--out", "g")
+    assert run(*guard, "--quiet").code == 0
+    return world / "two.npz"
+
+
+def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
+    ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--out", "run/", "--json", *FEW)
+    assert (ran.code, ran.err) == (0, "")
+    found = ran.json
+    assert found == json.loads((tmp_path / "run/results.json").read_text())
+    assert (found["attack"], found["norm"], found["eps"], found["n"]) == ("adaptive-standard", "linf", 0.1, 12)
+    assert (found["fpr"], found["surrogate"]) == (0.1, False)
+    assert set(found["shares"]) == SHARES
+    lost = found["shares"]["attack success (wrong and accepted)"]["value"]
+    assert found["shares"]["robust accuracy with detector"]["value"] == pytest.approx(1 - lost)
+    with np.load(tmp_path / "run/samples.npz") as samples:
+        assert samples["lost"].mean() == pytest.approx(lost)
+        assert not (samples["lost"] & ~samples["fooled"]).any()
+        assert samples["forward"].sum() == found["forward_passes"] > 0
+    assert sum(member["lost"] for member in found["members"]) == round(12 * lost)
+    assert [member["name"] for member in found["members"]] == ["s-pgd-random", "square-verdicts", "clean"]
+
+
+def test_a_guard_without_gradients_is_attacked_by_a_stand_in(run: Run, two: Path) -> None:
+    fit = ("fit", "isolation-forest", "--data", two, "--param", "trees=5", "--out", "forest", "--quiet")
+    assert run(*fit).code == 0
+    model = two.parent / "victim"
+    guard = ("guard", "--model", model, "--data", two, "--fpr", "1/10", "--detector", "near=forest", "--out", "blind")
+    assert run(*guard, "--quiet").code == 0
+    ran = run("attack", "adaptive", "--guard", "blind", "--data", two, "--eps", ".1", "--limit", 3,
+              "--only", "s-pgd-random", "--json")  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json["surrogate"] is True
+
+
+def test_an_interrupted_attack_goes_on_where_it_stopped(
+    run: Run, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attack_adaptive, "_BLOCK", 4)
+    whole, blocks = adaptive.evade, []
+
+    def evade(*args: Any, **options: Any) -> Any:
+        if len(blocks) == 2:
+            blocks.append("stopped")
+            raise KeyboardInterrupt
+        blocks.append("done")
+        return whole(*args, **options)
+
+    monkeypatch.setattr(adaptive, "evade", evade)
+    command = ("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--out", "run", "--limit", 12,
+               "--json", "--only", "s-pgd-random")  # fmt: skip
+    assert run(*command).code == 130
+    assert not (tmp_path / "run").exists()
+    again = run(*command)
+    assert again.code == 0
+    assert blocks == ["done", "done", "stopped", "done"]
+    at_once = run(*command, "--force").json
+    assert at_once["shares"] == again.json["shares"]
+
+
+def test_what_is_wrong_is_said(refused: Callable[..., str], two: Path) -> None:
+    data, guard = ("--data", two), ("--guard", "g")
+    attack = ("attack", "adaptive", *data)
+    assert "give --guard" in refused(*attack, "--eps", 0.1)
+    assert "leave --model out" in refused(*attack, *guard, "--model", two.parent / "victim", "--eps", 0.1)
+    assert "did you mean 's-pgd'" in refused(*attack, *guard, "--eps", 0.1, "--only", "s-pdg")
+    assert "give --eps" in refused(*attack, *guard)
+    assert "one number" in refused(*attack, *guard, "--eps", "0.1,0.2")
+    assert "standard or strong" in refused(*attack, *guard, "--eps", 0.1, "--bundle", "long")
+    assert "leave --guard" in refused("attack", "pgd", *data, *guard, "--eps", 0.1)
