@@ -32,7 +32,7 @@ from toys import WATCHING, Bumps, Linear2, small_mlp
 
 QUICK: dict[str, dict[str, Any]] = {"magnet": {"epochs": 8}, "denoise-consistency": {"epochs": 8, "draws": 1}}
 OF_IMAGES = ("denoise-consistency",)
-OUTPUTS = ("margin", "max-softmax", "max-logit", "energy", "feature-squeezing")
+OUTPUTS = ("margin", "max-softmax", "max-logit", "energy")
 
 
 def watching(name: str, classifier: nn.Module, **options: Any) -> Detector:
@@ -43,8 +43,25 @@ def watching(name: str, classifier: nn.Module, **options: Any) -> Detector:
     return detector
 
 
+class Waves(nn.Module):
+    """Two classes that change several times along every value, most where values are high: there a few levels less are
+    another label, and noise has more high values than the check's normal inputs.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        size = torch.Size(shape).numel()
+        self.weight = nn.Parameter(torch.randn(size, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = (torch.sin(8 * x.flatten(1)) * self.weight).sum(1)
+        return torch.stack([lead, -lead], 1)
+
+
 def judge_of(name: str, shape: tuple[int, ...]) -> nn.Module:
     """A classifier to whom `check_detector`'s noise looks unlike its normal inputs, as far as `name` sees it."""
+    if name == "feature-squeezing":
+        return Waves(shape)
     return Bumps(shape) if name in OUTPUTS else small_mlp(shape, classes=2)  # labels of the check are two
 
 
