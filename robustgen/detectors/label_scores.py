@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from robustgen.detectors.units import Units
 from robustgen.models.gan import Discriminator
 
-_EXCEEDED, _MOST_LEVELS = 0.05, 20_000
 _MOST_FEATURES = 4000  # training inputs that the neighbours are looked for among
 
 
@@ -74,37 +73,6 @@ class Contrast(Reading):
 
 
 @final
-class Levelled(Reading):
-    """The contrast above what a twentieth of the training inputs of the label's class exceed: labels that are hard to
-    tell do not take the false alarms that others leave.
-    """
-
-    levels: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("levels", torch.empty(0))
-
-    def prepare(self, training: PairBatches) -> None:
-        found, labels, n = list[Tensor](), list[Tensor](), 0
-        for pairs in training():
-            found.append(Contrast()(pairs))
-            labels.append(pairs.y)
-            n += len(pairs.y)
-            classes = pairs.every.shape[1]
-            if n >= _MOST_LEVELS:
-                break
-        contrast, label = torch.cat(found), torch.cat(labels)
-        usual = contrast.quantile(1 - _EXCEEDED)
-        own = [contrast[label == k] for k in range(classes)]
-        self.levels = torch.stack([part.quantile(1 - _EXCEEDED) if len(part) >= 20 else usual for part in own])
-
-    def forward(self, pairs: Pairs) -> Tensor:
-        contrast: Tensor = Contrast()(pairs)
-        return contrast - self.levels.to(contrast)[pairs.y]
-
-
-@final
 class Neighbours(Reading):
     """Mean distance of the discriminator's features to the 5 nearest of at most 4,000 training inputs of the label's
     class (Ramaswamy, Rastogi, Shim 2000, within a class).
@@ -141,7 +109,6 @@ class Neighbours(Reading):
 READINGS: dict[str, type[Reading]] = {
     "logit": Logit,
     "contrast": Contrast,
-    "levelled": Levelled,
     "knn": Neighbours,
 }
 

@@ -252,17 +252,3 @@ def test_without_a_generator_there_is_nothing_to_sample() -> None:
     assert not alone.generates
     with pytest.raises(UsageError, match="rest=0.5"):
         alone.sample(3, 0)
-
-
-def test_labels_that_are_hard_to_tell_are_levelled(gan: ClassConditionalDetector, generator: torch.Generator) -> None:
-    """About a twentieth of each class is above 0, whatever its own contrasts."""
-    x, y = toy(2000, generator)
-
-    def pairs() -> Any:
-        yield Pairs(gan.discriminator, gan.standardised(x), y)
-
-    reading = READINGS["levelled"]()
-    reading.prepare(pairs)
-    above = reading(next(pairs())) > 0
-    for label in range(3):
-        assert float(above[y == label].double().mean()) == pytest.approx(0.05, abs=0.005)
