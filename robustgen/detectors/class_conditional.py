@@ -48,7 +48,8 @@ class ClassConditionalDetector(Detector, ABC):
     discriminator: Discriminator
     generator: Generator
     combination: LabelScores
-    by_default: ClassVar[str]
+    by_default: str
+    """What the scores "auto" are."""
     spectral: ClassVar[bool] = True
     pooled: ClassVar[bool] = False
     generates: bool = True

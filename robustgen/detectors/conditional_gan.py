@@ -29,7 +29,7 @@ class ConditionalGANDetector(ClassConditionalDetector):
     """
 
     _name = "conditional-gan"
-    by_default: ClassVar[str] = "logit+contrast"
+    by_default = "logit+contrast"
     turns: ClassVar[Mapping[str, int]] = {"fast": 400, "default": 2000, "best": 10_000}
 
     def __init__(

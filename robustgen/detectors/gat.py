@@ -28,12 +28,13 @@ class GATDetector(ClassConditionalDetector):
     `eps`: the largest change of a value (Linf) that it is trained against, in input units; `pushes`: the attacker's
     steps in training. On images it trains in bfloat16, which halves the time where the processor has it. `rest`: what a
     generator's inputs and spoilt ones (`negatives`, see `training.negatives`), as in the paper, weigh beside; 0 = they
-    are left out and there is nothing to sample: what they teach costs security. For the other options see
+    are left out, there is nothing to sample, and foreign inputs are none of its business: what they teach costs
+    security. For the other options see
     `ClassConditionalDetector`.
     """
 
     _name = "gat"
-    by_default: ClassVar[str] = "contrast"
+    by_default = "contrast"
     spectral: ClassVar[bool] = False  # attacked inputs do its work
     pooled: ClassVar[bool] = True
     turns: ClassVar[Mapping[str, int]] = {"fast": 500, "default": 2000, "best": 16000}
@@ -68,6 +69,7 @@ class GATDetector(ClassConditionalDetector):
             raise UsageError(f"rest is a weight, 0 or more, but {rest:g} came")
         self.eps, self.pushes, self.rest = eps, pushes, rest
         self.generates = rest > 0
+        self.by_default = "contrast|logit" if rest else "contrast"
 
     @property
     def _precision(self) -> Precision:

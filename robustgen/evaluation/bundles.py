@@ -146,6 +146,8 @@ def chosen(attacks: dict[str, Attack], only: Sequence[str] | None) -> dict[str, 
         return attacks
     for name in only:
         if not any(_is_of(member, name) for member in attacks):
+            if name in FAMILIES:
+                raise UsageError(f"this bundle has no {name}, only {', '.join(attacks)}: take adaptive-strong")
             raise UsageError(suggestion(name, [*FAMILIES, *attacks], "adaptive attack"))
     return {member: attack for member, attack in attacks.items() if any(_is_of(member, name) for name in only)}
 

@@ -34,7 +34,7 @@ QUICK = {
     "gan": {"steps": 40, "width": 8},
     "style-gan": {"steps": 40, "width": 8},
     "conditional-gan": {"steps": 150},
-    "gat": {"steps": 60},
+    "gat": {"steps": 60, "rest": 0.5},  # without fakes, foreign inputs are none of its business
     **{f"{kind}autoencoder": {"epochs": 8} for kind in ("", "denoising-", "sparse-", "contractive-")},
 }
 OF_IMAGES = {"style-gan"}
