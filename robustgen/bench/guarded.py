@@ -111,10 +111,10 @@ class Adversarial(Cell):
     """A guard under every threat model: see `robustgen.evaluation.threats`.
 
     `eps`: sizes of change, in Linf, for attackers who do not know the detector, who attack `n` test inputs, and
-    `headline` the one that ranks; `adaptive`: those for attackers who know it, who attack `n_adaptive` of them with
-    `bundle`. `transfer`: attackers too who know all but the weights, and so make a classifier and detectors of their
-    own. `steps` of PGD, `queries` of Square. `bound`: the best robust accuracy known at half the headline's size.
-    `fpr`: the share of normal inputs that may be rejected.
+    `headline` the one that ranks; `adaptive`: those for attackers who know it (none = the headline's), who attack
+    `n_adaptive` of them with `bundle`. `transfer`: attackers too who know all but the weights, and so make a classifier
+    and detectors of their own. `steps` of PGD, `queries` of Square. `bound`: the best robust accuracy known at half the
+    headline's size. `fpr`: the share of normal inputs that may be rejected.
     """
 
     kind: ClassVar[str] = "adversarial"
@@ -124,7 +124,7 @@ class Adversarial(Cell):
     detector: Fit | GuardOf
     eps: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
     headline: float = 0.1
-    adaptive: tuple[float, ...] = (0.1,)
+    adaptive: tuple[float, ...] = ()
     bundle: str = "adaptive-standard"
     transfer: bool = False
     steps: int = 40

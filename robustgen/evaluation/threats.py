@@ -55,13 +55,14 @@ class Plan:
 
     `eps`: sizes of change in Linf, in input units, ascending; `headline`: the one that ranks. `l2`: of Auto-PGD in L2,
     None = half the L2 length of a change by `headline` everywhere. `adaptive`: the sizes at which attackers know the
-    detector, with `bundle`. `steps` of PGD, `queries` of Square by those who do not. `seed` of all.
+    detector, with `bundle`; none = the headline's. `steps` of PGD, `queries` of Square by those who do not. `seed`: of
+    all.
     """
 
     eps: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
     headline: float = 0.1
     l2: float | None = None
-    adaptive: tuple[float, ...] = (0.1,)
+    adaptive: tuple[float, ...] = ()
     bundle: str = "adaptive-standard"
     steps: int = 40
     queries: int = 500
@@ -186,7 +187,7 @@ def _knowing(
     whole = BUNDLES[plan.bundle]
     by_answers = ("square",)
     inside: Evasion | None = None
-    for size in sorted(plan.adaptive):
+    for size in sorted(plan.adaptive or (plan.headline,)):
         threat, kind = ThreatModel("linf", size, spec.low, spec.high), Kind(plan.bundle, "linf", size)
         told(f"attacks that know the detector, eps {size:g}", 0.1)
         began = time.perf_counter()
