@@ -58,7 +58,7 @@ class FeatureSqueezingDetector(WatchingDetector):
         self.range = torch.tensor([low, high], device=self._device)
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        low, high = self.range.tolist()
+        low, high = self.range.unbind()
         said = self.logits(x).softmax(1)
         found = [(said - self.logits(squeezer(name, low, high)(x)).softmax(1)).abs().sum(1) for name in self._chosen()]
         return torch.stack(found).amax(0)

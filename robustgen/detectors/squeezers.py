@@ -18,7 +18,7 @@ Squeezer = Callable[[Tensor], Tensor]
 KINDS = "bits:DEPTH, median:WIDTH or means:WINDOW:PATCH:STRENGTH"
 
 
-def squeezer(words: str, low: float, high: float) -> Squeezer:
+def squeezer(words: str, low: float | Tensor, high: float | Tensor) -> Squeezer:
     """`bits:DEPTH` (see `reduce_depth`), `median:WIDTH` (`smooth_median`) or `means:WINDOW:PATCH:STRENGTH`
     (`smooth_means`, its strength in 255ths of the range). Raises `UsageError` for anything else.
     """
@@ -41,7 +41,9 @@ def squeezer(words: str, low: float, high: float) -> Squeezer:
     return lambda x: smooth_means(x, first, patch, strength * (high - low) / 255)
 
 
-def reduce_depth(x: Float[Tensor, "n *shape"], bits: int, low: float, high: float) -> Float[Tensor, "n *shape"]:
+def reduce_depth(
+    x: Float[Tensor, "n *shape"], bits: int, low: float | Tensor, high: float | Tensor
+) -> Float[Tensor, "n *shape"]:
     """Each value at the nearest of 2^bits levels from low to high. Rounding has no gradient: here it has that of the
     identity (Athalye, Carlini, Wagner 2018, section 4.1, BPDA).
     """
@@ -60,7 +62,7 @@ def smooth_median(x: Float[Tensor, "n c h w"], width: int) -> Float[Tensor, "n c
     return windows.sort(1).values[:, width * width // 2].reshape(n, channels, height, columns)
 
 
-def smooth_means(x: Float[Tensor, "n c h w"], window: int, patch: int, strength: float) -> Float[Tensor, "n c h w"]:
+def smooth_means(x: Float[Tensor, "n c h w"], window: int, patch: int, strength: float | Tensor) -> Float[Tensor, "n c h w"]:
     """Non-local means (Buades, Coll, Morel 2005): each value is the mean of those at most window // 2 away, weighted
     with exp(-d^2 / strength^2), d^2 being the mean squared difference of the patch x patch values around the two.
     """

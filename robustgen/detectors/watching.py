@@ -45,7 +45,7 @@ class WatchingDetector(Detector, ABC):
     def logits(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """What the classifier says. Raises `UsageError` unless that is a number for each of at least 2 classes."""
         found = self.classifier(x)
-        if found.ndim != 2 or len(found) != len(x) or found.shape[1] < 2:
+        if found.ndim != 2 or found.shape[:1] != x.shape[:1] or found.shape[1] < 2:
             raise UsageError(
                 f"a classifier gives each of n inputs a number for each of at least 2 classes, but for {len(x)} inputs "
                 f"it gave {tuple(found.shape)}"
