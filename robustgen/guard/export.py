@@ -59,7 +59,8 @@ def export(guard: Guard, path: Path, x: Float[Tensor, "n *shape"]) -> Parity:
     x = x.to(guard.device)
     program = _exported(guard, x)
     if path.suffix == ".pt2":
-        torch.export.save(program, path)
+        with _quiet():
+            torch.export.save(program, path)
         run: Callable[[Tensor], Any] = program.module()
     else:
         run = _onnx(program, path)
@@ -120,7 +121,11 @@ def _onnx(program: Any, path: Path) -> Callable[[Tensor], Any]:
     import onnxruntime
 
     with _quiet():
-        made = torch.onnx.export(program, dynamo=True, verbose=False)
+        try:
+            made = torch.onnx.export(program, dynamo=True, verbose=False)
+        except Exception as error:  # of the exporter, which names its own stages
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise UsageError(f"ONNX has no word for something in this guard ({reason}): export to .pt2") from error
         assert made is not None
         made.save(path)
     name = made.model.graph.inputs[0].name

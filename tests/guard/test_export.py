@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,57 @@ def test_what_cannot_be_exported_is_refused(guard: Guard, tmp_path: Path) -> Non
     forest = Guard(guard.classifier, CalibratedDetector.fit("isolation-forest", load("digits")))
     with pytest.raises(UsageError, match="isolation-forest cannot be written"):
         export(forest, tmp_path / "guard.pt2", torch.rand(2, 1, 8, 8))
+
+
+EVERY_MEMBER = """
+import sys
+from pathlib import Path
+import torch
+from robustgen.data.load import load
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.guard import Guard
+from robustgen.guard.default import members, needs_model
+from robustgen.guard.export import export
+from robustgen.training.classifier import train
+from robustgen.training.descent import Recipe
+
+digits, folder = load("digits"), Path(sys.argv[1])
+model = train(digits, recipe=Recipe(epochs=1)).model
+quick = {"magnet": {"epochs": 1}, "gat": {"steps": 5}}
+parts = {
+    channel: [
+        CalibratedDetector.fit(
+            one.name,
+            digits,
+            options=one.options | quick.get(one.name, {}),
+            model=model if needs_model(one.name) else None,
+        )
+        for one in some
+    ]
+    for channel, some in members(digits.spec, "fast").items()
+}
+guard = Guard.fit(model, parts, digits)
+x = digits.read(digits.rows("test")[:20]).x
+assert export(guard, folder / "guard.pt2", x).holds
+program = torch.export.load(folder / "guard.pt2").module()
+for n in (1, 7):
+    torch.testing.assert_close(program(x[:n])[1], guard(x[:n]).score)
+others = ("max-softmax", "energy", "deep-mahalanobis", "deep-knn", "kernel-density", "lid", "denoise-consistency")
+for name in others:
+    options = {"epochs": 1} if name == "denoise-consistency" else {}
+    alone = Guard(model, CalibratedDetector.fit(name, digits, options=options, model=model))
+    assert export(alone, folder / f"{name}.pt2", x).holds, name
+"""
+
+
+@pytest.mark.slow
+def test_the_default_guard_and_what_watches_a_classifier_become_programs(tmp_path: Path) -> None:
+    """In a process of its own: the shape checks of the tests fix the number of inputs in the exported program."""
+    ran = subprocess.run(
+        [sys.executable, "-c", EVERY_MEMBER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
