@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from robustgen.detectors.simhash import SimHashDetector
     from robustgen.detectors.vae import VAEDetector
     from robustgen.errors import RobustgenError
+    from robustgen.evaluation.adaptive import evade
     from robustgen.evaluation.robustness import evaluate_attack
     from robustgen.guard.guard import Guard
     from robustgen.metrics import auroc, proportion, rate_above, tpr_at_fpr
@@ -93,6 +94,7 @@ _HOME = {
     "detectors.simhash": ("SimHashDetector",),
     "detectors.vae": ("VAEDetector",),
     "errors": ("RobustgenError",),
+    "evaluation.adaptive": ("evade",),
     "evaluation.robustness": ("evaluate_attack",),
     "guard.guard": ("Guard",),
     "metrics": ("auroc", "proportion", "rate_above", "tpr_at_fpr"),

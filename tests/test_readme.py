@@ -37,6 +37,11 @@ def test_the_python_example_runs_and_shows_what_it_is_there_for() -> None:
     caught = re.search(r"clean ([\d.]+) attacked ([\d.]+)", printed.getvalue())
     assert caught is not None
     assert float(caught[1]) < 0.2 < 0.6 < float(caught[2])
+    accepted = re.search(
+        r"accepted: clean ([\d.]+), attacked by one who knows the detector ([\d.]+)", printed.getvalue()
+    )
+    assert accepted is not None
+    assert min(float(accepted[1]), float(accepted[2])) > 0.8  # which is why it says so
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("bash") for line in block.splitlines() if line])
