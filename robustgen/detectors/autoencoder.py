@@ -15,19 +15,6 @@ from robustgen.training.terms import Term
 class AutoencoderDetector(ReconstructionDetector):
     """An autoencoder trained on normal inputs (Sakurada, Yairi 2014): see `ReconstructionDetector` for the options."""
 
-    def __init__(
-        self,
-        network: str = "auto",
-        code: int | None = None,
-        scores: str = "auto",
-        preset: str = "default",
-        epochs: int | None = None,
-        batch_size: int = 128,
-        learning_rate: float = 2e-3,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(network, code, scores, preset, epochs, batch_size, learning_rate, seed)
-
     def _terms(self) -> Sequence[Term]:
         return ()
 

@@ -18,42 +18,6 @@ class GANDetector(AdversarialDetector):
     see `AdversarialDetector` for the options.
     """
 
-    def __init__(
-        self,
-        loss: str = "hinge",
-        penalty: float | None = None,
-        negatives: str = "auto",
-        history: float = 0.0,
-        fence: float = 1.0,
-        diversity: float = 0.0,
-        augment: str = "auto",
-        code: int = 64,
-        width: int = 32,
-        scores: str = "auto",
-        preset: str = "default",
-        steps: int | None = None,
-        batch_size: int = 64,
-        learning_rate: float = 5e-4,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            loss,
-            penalty,
-            negatives,
-            history,
-            fence,
-            diversity,
-            augment,
-            code,
-            width,
-            scores,
-            preset,
-            steps,
-            batch_size,
-            learning_rate,
-            seed,
-        )
-
     def _generator(self, shape: tuple[int, ...]) -> nn.Module:
         return Generator(shape, self.code, width=self.width, bounded=len(shape) == 3)
 

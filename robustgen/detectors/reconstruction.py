@@ -41,14 +41,14 @@ class ReconstructionDetector(Detector, ABC):
 
     def __init__(
         self,
-        network: str,
-        code: int | None,
-        scores: str,
-        preset: str,
-        epochs: int | None,
-        batch_size: int,
-        learning_rate: float,
-        seed: int,
+        network: str = "auto",
+        code: int | None = None,
+        scores: str = "auto",
+        preset: str = "default",
+        epochs: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if code is not None and code < 1:

@@ -16,21 +16,6 @@ class VAEDetector(VariationalDetector):
     options.
     """
 
-    def __init__(
-        self,
-        likelihood: str = "auto",
-        network: str = "auto",
-        code: int = 16,
-        scores: str = "auto",
-        draws: int = 8,
-        preset: str = "default",
-        epochs: int | None = None,
-        batch_size: int = 128,
-        learning_rate: float = 2e-3,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(likelihood, network, code, scores, draws, preset, epochs, batch_size, learning_rate, seed)
-
     def _labels(self) -> int:
         return 0
 

@@ -45,16 +45,16 @@ class VariationalDetector(Detector, ABC):
 
     def __init__(
         self,
-        likelihood: str,
-        network: str,
-        code: int,
-        scores: str,
-        draws: int,
-        preset: str,
-        epochs: int | None,
-        batch_size: int,
-        learning_rate: float,
-        seed: int,
+        likelihood: str = "auto",
+        network: str = "auto",
+        code: int = 16,
+        scores: str = "auto",
+        draws: int = 8,
+        preset: str = "default",
+        epochs: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if code < 1 or draws < 1:
