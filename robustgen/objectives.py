@@ -7,6 +7,7 @@ verdict; both come from one forward pass, so that an attack can stop a row as so
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -155,13 +156,15 @@ class Rejection:
 
     `scale`: the unit in which an excess over the threshold is measured, such as the spread of clean scores. `draws`: of
     a score that draws random numbers; then the score is their mean, whose gradient is the mean gradient, and an input
-    is accepted when at least half of the draws are (expectation over transformation, Athalye et al. 2018).
+    is accepted when at least half of the draws are (expectation over transformation, Athalye et al. 2018). `sharing`:
+    entered for each look at a point, so that model and score may share what they both compute.
     """
 
     score: Score
     threshold: float
     scale: float = 1.0
     draws: int = 1
+    sharing: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(
         self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"]
@@ -216,12 +219,13 @@ class Evade:
     def __call__(
         self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, "n *aim"]
     ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-        logits = model(x)
         label, target = (y, None) if y.dim() == 1 else y.unbind(1)
-        predicted = logits.argmax(1)
-        wrong = predicted != label
-        lead = margin(logits, label) if target is None else -margin(logits, target)
-        score, accepted = self.rejection(x, predicted if target is None else torch.where(wrong, predicted, target))
+        with self.rejection.sharing():
+            logits = model(x)
+            predicted = logits.argmax(1)
+            wrong = predicted != label
+            lead = margin(logits, label) if target is None else -margin(logits, target)
+            score, accepted = self.rejection(x, predicted if target is None else torch.where(wrong, predicted, target))
         rank = ranked(wrong, lead, self.rejection.excess(score))
         if x.requires_grad:
             rank = steered(rank, self._direction(lead, score, x), x)
@@ -268,7 +272,7 @@ class VerdictOnly:
     def __call__(
         self, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-        with torch.no_grad():
+        with torch.no_grad(), self.rejection.sharing():
             predicted = model(x).argmax(1)
             wrong, accepted = predicted != y, self.rejection(x, predicted)[1]
         return wrong.to(x.dtype) + (wrong & accepted), wrong & accepted

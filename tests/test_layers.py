@@ -20,7 +20,7 @@ FLOORS = [
     {"errors"},
     {"registry"},
     {"randomness"},
-    {"threat", "metrics", "artifacts", "runtime"},
+    {"threat", "metrics", "artifacts", "runtime", "recall"},
     {"calibration"},
     {"data", "objectives"},
     {"models", "attacks"},

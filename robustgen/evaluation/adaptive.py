@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -23,6 +24,7 @@ from robustgen.evaluation.bundles import BUNDLES, Bundle, chosen, effort, member
 from robustgen.evaluation.imitation import imitate, with_gradient_of
 from robustgen.metrics import Estimate, proportion
 from robustgen.objectives import Rejection, Score, margin, ranked
+from robustgen.recall import recalled
 from robustgen.registry import suggestion
 from robustgen.threat import ThreatModel
 
@@ -94,7 +96,8 @@ def rejection_of(guard: Guarded, draws: int = 1, score: Score | None = None) -> 
     clean = np.asarray(guard.calibration_scores, dtype=np.float64)
     low, high = np.quantile(clean, [0.25, 0.75]) if len(clean) else (0.0, 0.0)
     scale = float(high - low) / 2
-    return Rejection(score or guard.score, guard.threshold.value, scale if scale > 0 else 1.0, draws)
+    sharing = partial(recalled, guard.classifier)
+    return Rejection(score or guard.score, guard.threshold.value, scale if scale > 0 else 1.0, draws, sharing)
 
 
 def evade(
@@ -172,9 +175,10 @@ def verdicts(guard: Guarded, x: Tensor, y: Tensor, draws: int = 1) -> tuple[Tens
     parts = []
     with evaluated(guard.classifier), torch.no_grad():
         for points, label in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
-            logits = guard.classifier(points)
-            predicted = logits.argmax(1)
-            score, accepted = rejection(points, predicted)
+            with rejection.sharing():
+                logits = guard.classifier(points)
+                predicted = logits.argmax(1)
+                score, accepted = rejection(points, predicted)
             wrong = predicted != label
             rank = ranked(wrong, margin(logits, label), rejection.excess(score))
             parts.append((wrong, accepted, score.float(), rank.float()))

@@ -21,6 +21,7 @@ from robustgen.guard.channel import Channel, Member
 from robustgen.guard.combine import Combine
 from robustgen.metrics import Array
 from robustgen.models.load import LoadedModel
+from robustgen.recall import recalled
 
 Detectors = CalibratedDetector | Sequence[CalibratedDetector] | Mapping[str, Sequence[CalibratedDetector]]
 """One detector, several that look for the same, or several channels of them by name."""
@@ -158,8 +159,9 @@ class Guard(nn.Module):
         parts: list[list[Tensor]] = []
         for start in range(0, len(rows), _AT_ONCE):
             x = source.read(rows[start : start + _AT_ONCE]).x.to(self.device)
-            label = self.classifier(x).argmax(1)
-            parts.append([channel.scores(x, label) for channel in self.parts.values()])
+            with recalled(self.classifier):
+                label = self.classifier(x).argmax(1)
+                parts.append([channel.scores(x, label) for channel in self.parts.values()])
             if progress is not None:
                 progress(len(x))
         return [torch.cat(part, 1) for part in zip(*parts, strict=True)]
@@ -187,10 +189,8 @@ class Guard(nn.Module):
         `label`: the classes they are judged against, for members that know classes; None = those predicted. Raises
         `RobustgenError` before calibration.
         """
-        if label is None:
-            with torch.no_grad():
-                label = self.classifier(x).argmax(1)
-        return self._joined(self.evidence(x, label))
+        with recalled(self.classifier):
+            return self._joined(self.evidence(x, self.classifier(x).argmax(1) if label is None else label))
 
     def _joined(self, evidence: Mapping[str, Tensor]) -> Tensor:
         parts = torch.stack(list(evidence.values()))
@@ -198,8 +198,9 @@ class Guard(nn.Module):
         return found
 
     def forward(self, x: Float[Tensor, "n *shape"]) -> GuardOutput:
-        logits = self.classifier(x)
-        score = self._joined(self.evidence(x, logits.argmax(1)))
+        with recalled(self.classifier):
+            logits = self.classifier(x)
+            score = self._joined(self.evidence(x, logits.argmax(1)))
         return GuardOutput(logits, score, self.accepts(score))
 
     def accepts(self, score: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -208,7 +209,7 @@ class Guard(nn.Module):
 
     def judge(self, x: Float[Tensor, "n *shape"]) -> GuardVerdicts:
         """Predicted classes, scores, p-values and verdicts."""
-        with torch.no_grad():
+        with torch.no_grad(), recalled(self.classifier):
             x = x.to(self.device)
             label = self.classifier(x).argmax(1)
             evidence = self.evidence(x, label)

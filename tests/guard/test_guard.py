@@ -114,6 +114,26 @@ def test_scores_have_gradients_and_do_not_depend_on_the_batch(digits: Source, gu
     assert (slope.flatten(1).abs().amax(1) > 0).all()
 
 
+def test_members_that_ask_the_same_classifier_share_its_pass(digits: Source, victim: LoadedModel) -> None:
+    asking = [CalibratedDetector.fit(name, digits, model=victim) for name in ("margin", "energy")]
+    guard, x, passes = Guard.fit(victim, {"perturbed": asking}, digits), some(digits), list[int]()
+    inner = next(module for module in victim.network.modules() if isinstance(module, nn.Linear))
+    plain = inner.forward
+
+    def counted(given: Tensor) -> Tensor:
+        passes.append(len(given))
+        return plain(given)
+
+    inner.forward = counted
+    try:
+        guard.judge(x)
+        guard(x)
+        guard.score(x)
+    finally:
+        del inner.forward
+    assert passes == [len(x)] * 3
+
+
 def test_noise_is_rejected_and_the_verdict_says_by_whom(digits: Source, guard: Guard) -> None:
     noise = torch.rand(20, *digits.spec.shape, generator=torch.Generator().manual_seed(0))
     verdicts = guard.judge(noise)
