@@ -37,7 +37,7 @@ class GATDetector(ClassConditionalDetector):
     by_default = "contrast"
     spectral: ClassVar[bool] = False  # attacked inputs do its work
     pooled: ClassVar[bool] = True
-    turns: ClassVar[Mapping[str, int]] = {"fast": 500, "default": 2000, "best": 16000}
+    turns: ClassVar[Mapping[str, int]] = {"fast": 500, "default": 8000, "best": 24000}
     playing: ClassVar[Mapping[str, float]] = {
         "momentum": 0.9,
         "average": 0.998,

@@ -37,7 +37,7 @@ def members(spec: DataSpec, preset: str = "default", seed: int = 0) -> dict[str,
     """
     chosen: dict[str, list[tuple[str, dict[str, Any], float]]] = {
         PERTURBED: _perturbed(spec),
-        ADVERSARIAL: [("gat", {}, 5.0)],
+        ADVERSARIAL: [("gat", {}, 20.0)],
     }
     return {
         channel: [Wanted(name, options | _common(name, preset, seed), share) for name, options, share in entries]
