@@ -52,6 +52,10 @@ class Layers:
                 raise UsageError(suggestion(name, known, "layer of the classifier"))
 
     def __call__(self, x: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n d"]]:
+        return [_flat(made) for made in self.whole(x)]
+
+    def whole(self, x: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n ..."]]:
+        """The same, with all their places."""
         caught = dict[str, Tensor]()
 
         def catch(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -66,7 +70,7 @@ class Layers:
         for name in self.names:
             if not isinstance(caught.get(name), Tensor):
                 raise UsageError(f"layer {name!r} gives no tensor when the classifier runs: name another")
-        return [_flat(caught[name]) for name in self.names]
+        return [caught[name] for name in self.names]
 
 
 def _flat(made: Tensor) -> Tensor:
