@@ -52,7 +52,7 @@ def art_detector_name(name: str) -> str:
     asked = name.removeprefix(PREFIX)
     found = _PLAIN.get(_plain(asked))
     if found is None:
-        raise UsageError(suggestion(asked, ART_DETECTORS, "detector of ART"))
+        raise UsageError(suggestion(asked, [n.removesuffix("Detector") for n in ART_DETECTORS], "detector of ART"))
     if found in EXCLUDED:
         raise UsageError(f"art:{found} cannot be used here: {EXCLUDED[found]}")
     return found

@@ -88,7 +88,7 @@ def test_detectors_of_art_go_by_their_names() -> None:
         assert isinstance(cell.detector, Fit)
         assert (cell.detector.detector, cell.detector.victim) == (own, cell.victim)
         assert cell.detector.options["seed"] == 1
-    with pytest.raises(UsageError, match="did you mean 'BinaryInputDetector'"):
+    with pytest.raises(UsageError, match="did you mean 'BinaryInput'"):
         parse(text.replace('"gat", "both"]', '"art:BinaryInputs"]'), "here")
 
 

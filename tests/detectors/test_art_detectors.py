@@ -225,7 +225,7 @@ def test_names_are_forgiving_and_refusals_give_reasons() -> None:
         assert kind_of(f"art:{name}") is declared(f"art:{name}") is resolve(ART_DETECTORS, name, "detector")
         assert entry.help
     assert accepts("art:SubsetScanning", "seed")
-    with pytest.raises(UsageError, match="did you mean 'SubsetScanningDetector'"):
+    with pytest.raises(UsageError, match="did you mean 'SubsetScanning'"):
         make("art:SubsetScaning", {})
     with pytest.raises(UsageError, match="art:BeyondDetectorPyTorch cannot be used here: it needs a self-supervised"):
         make("art:beyond", {})
