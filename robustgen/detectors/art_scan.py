@@ -23,7 +23,8 @@ _TOP = 0.5  # ART's largest p-value of a unit that it scans
 class SubsetScanningDetector(WatchingDetector):
     """ART's `SubsetScanningDetector`: each unit of a layer gets a p-value, the share of training inputs on which it is
     at least as high, and the score is that of the group of units whose p-values are together most surprising
-    (McFowland, Speakman, Neill 2013). 0 where no unit is in the upper half, on which ART stops with an error.
+    (McFowland, Speakman, Neill 2013; on activations Speakman et al. 2018). 0 where no unit is in the upper half, on
+    which ART stops with an error.
 
     `layer`: a module of the classifier, "last" = its last activation, with all its places. `scoring_function`: what
     surprise is, one of ART's BerkJones, HigherCriticism and KolmarovSmirnov. `most`: training inputs that p-values are

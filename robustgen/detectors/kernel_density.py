@@ -19,15 +19,15 @@ _LEAST = 1e-12  # of a variance, so that its logarithm is finite where all passe
 @final
 class KernelDensityDetector(BankDetector):
     """The negative log density of the predicted class (the score's condition) at an input, by a Gaussian kernel on the
-    training inputs of that class in the last hidden layer (Feinman, Curtin, Shintre, Gardner 2017, section 3.1):
-    log n_c - log sum exp(-d^2 / 2 b^2), less the kernel's constant.
+    training inputs of that class in the last hidden layer (Feinman, Curtin, Shintre, Gardner 2017, "Detecting
+    adversarial samples from artifacts"): log n_c - log sum exp(-d^2 / 2 b^2), less the kernel's constant.
 
     `bandwidth`: b; 0 = of b_0 2^(j/2), j from -4 to 8, the one under which other training inputs are likeliest in their
-    own classes (b_0 = their median distance to the nearest of the bank), which is the paper's rule. With several
-    `layers` each has its bandwidth. For the rest see `BankDetector`.
+    own classes (b_0 = their median distance to the nearest of the bank); the authors' are constants found by
+    cross-validation. With several `layers` each has its bandwidth. For the rest see `BankDetector`.
 
-    `passes`: 0 = the density alone. Otherwise the paper's other half too, Bayesian uncertainty (section 3.2): the log
-    variance of what so many networks say that dropout makes of the classifier (`Thinned`; the paper has 50). Density
+    `passes`: 0 = the density alone. Otherwise the paper's other half too, Bayesian uncertainty: the log
+    variance of what so many networks say that dropout makes of the classifier (`Thinned`; the authors have 50). Density
     and uncertainty are added in deviations from their medians on normal inputs. The paper weighs them by a logistic
     regression on attacked inputs instead, of the very attack that it then detects. Raises `UsageError` for a classifier
     without dropout layers.
