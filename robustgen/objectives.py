@@ -128,8 +128,8 @@ class Towards:
 @dataclass(frozen=True, eq=False)
 class Diverge:
     """Make the model say something else than `reference`, logits (m, classes): the divergence from them, whatever the
-    label is (the inner maximum of TRADES, Zhang et al. 2019). `y` (n,) are the inputs' places among its rows. Its gradient
-    at an input whose reference is what the model says there is zero: begin elsewhere.
+    label is (the inner maximum of TRADES, Zhang et al. 2019). `y` (n,) are the inputs' places among its rows. Its
+    gradient at an input whose reference is what the model says there is zero: begin elsewhere.
     """
 
     reference: Float[Tensor, "m classes"]

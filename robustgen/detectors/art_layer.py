@@ -21,13 +21,13 @@ _AT_ONCE = 2**28  # numbers of a layer held at a time (1 GiB as float32)
 class ArtLayer:
     """One layer of `network` behind the two names that ART's detectors use of an estimator.
 
-    ART's own estimator leaves a hook in the network for good and switches its mode. `layer`: a module's name, "last" =
-    the last activation; see `Layers`. Raises `UsageError` unless it is one.
+    ART's own estimator leaves a hook in the network for good and switches its mode. `layer`: a module's name, "first"
+    or "last" = that activation; see `Layers`. Raises `UsageError` unless it is one.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], layer: str, device: torch.device) -> None:
         if layer == "auto" or "," in layer:
-            raise UsageError(f"ART looks at one layer, but {layer!r} came: name one module, or last")
+            raise UsageError(f"ART looks at one layer, but {layer!r} came: name one module, first or last")
         self._layers, self._device = Layers(network, layer), device
         (self.name,) = self.layer_names = self._layers.names
 

@@ -26,10 +26,11 @@ class SubsetScanningDetector(WatchingDetector):
     (McFowland, Speakman, Neill 2013; on activations Speakman et al. 2018). 0 where no unit is in the upper half, on
     which ART stops with an error.
 
-    `layer`: a module of the classifier, "last" = its last activation, with all its places. `scoring_function`: what
-    surprise is, one of ART's BerkJones, HigherCriticism and KolmarovSmirnov. `most`: training inputs that p-values are
-    of, drawn by `seed`; their activations, sorted unit by unit, are the state. ART's own threshold, the highest score
-    of a training input, is not used.
+    `layer`: a module of the classifier, "first" or "last" = that activation, with all its places. On a small network
+    for Fashion-MNIST the last one told PGD up to eps 0.1 apart no better than chance, and the first one did.
+    `scoring_function`: what surprise is, one of ART's BerkJones, HigherCriticism and KolmarovSmirnov. `most`: training
+    inputs that p-values are of, drawn by `seed`; their activations, sorted unit by unit, are the state: for 500 inputs
+    50 MB where a layer gives 25,000 values. ART's own threshold, the highest score of a training input, is not used.
 
     Scores have no gradient. Inputs go through the classifier one at a time, which on a small network costs several
     times what a batch does: a score depends on the order of activations, and another batch may round them otherwise.
@@ -40,7 +41,7 @@ class SubsetScanningDetector(WatchingDetector):
     ranked: Tensor
 
     def __init__(
-        self, layer: str = "last", scoring_function: str = "BerkJones", most: int = 2000, seed: int = 0
+        self, layer: str = "first", scoring_function: str = "BerkJones", most: int = 500, seed: int = 0
     ) -> None:
         super().__init__()
         if scoring_function not in _SCORINGS:

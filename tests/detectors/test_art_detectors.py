@@ -106,6 +106,19 @@ def test_all_places_of_a_convolution_are_scanned(generator: torch.Generator) -> 
 
 
 @needs_art
+def test_the_first_activation_is_scanned_where_none_is_named(generator: torch.Generator) -> None:
+    x = torch.rand(50, 6, generator=generator)
+    scores = [
+        beside("art:SubsetScanning", small_mlp((6,)), layer=layer).fit(x).score(x)
+        for layer in ("first", "2", "last", "4")
+    ]
+    assert torch.equal(beside("art:SubsetScanning", small_mlp((6,))).fit(x).score(x), scores[0])
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[2], scores[3])
+    assert not torch.equal(scores[0], scores[2])
+
+
+@needs_art
 @pytest.mark.parametrize("name", ["BinaryInputDetector", "BinaryActivationDetector"])
 def test_taught_ones_give_what_arts_give(name: str, generator: torch.Generator) -> None:
     """The same network, attacked inputs, seed and epochs, through ART's own estimators."""
