@@ -10,7 +10,7 @@ from robustgen.bench.figures import Figure, figure_of, over_seeds
 from robustgen.bench.ranking import Board, Done, Row, grouped
 from robustgen.bench.suite import Board as Headline
 from robustgen.evaluation.guarded_system import sentence
-from robustgen.evaluation.tramer import Known, best_of, in_words, of_figures, published, verdict
+from robustgen.evaluation.tramer import Known, as_check, best_of, in_words, of_figures, published, verdict
 
 SHOWN = (
     "success_worst",
@@ -109,6 +109,7 @@ def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | No
         given = getattr(cells[0][0].cell, "bound", None)
         bound = known if given is None else Known(given, "the classifier given")
         at["tramer"] = (at.get("tramer") or {}) | verdict(at["fc"], bound)
+        checks += as_check(at)
     blind = [row for row in rows if row["threat"] == "Z"]
     aurocs = [figure for row in blind if (figure := figure_of(row.get("auroc"))) is not None]
     caught = [figure for row in blind if (figure := figure_of((row.get("tpr") or {}).get("0.05"))) is not None]

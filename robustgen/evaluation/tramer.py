@@ -105,6 +105,19 @@ def verdict(fc: Mapping[str, Any], known: Known | None) -> Plain:
     }
 
 
+def as_check(one: Mapping[str, Any]) -> list[Plain]:
+    """The check of a `system` beside the masking checks, or nothing where nothing is known."""
+    words = in_words(one).removeprefix("; ")
+    if not words:
+        return []
+    means = (
+        "A system above what any classifier is known to reach at half the size would be a breakthrough, or its "
+        "attackers were held up."
+    )
+    found = f"{words[:1].upper()}{words[1:]}."
+    return [{"name": "best known classifier", "passed": one["tramer"]["passed"], "found": found, "means": means}]
+
+
 def in_words(one: Mapping[str, Any]) -> str:
     """A clause on the check of a `system`, or nothing where nothing is known."""
     found = one.get("tramer") or {}

@@ -19,6 +19,7 @@ from robustgen.evaluation.threats import Plan, evaluate, oblivious
 from robustgen.evaluation.tramer import (
     PUBLISHED,
     Known,
+    as_check,
     best_of,
     in_words,
     of_classifier,
@@ -75,6 +76,9 @@ def test_a_system_above_what_is_known_is_named() -> None:
     none = system(clean(200, 198), [_wide(one) for one in attacked], ("linf", 0.1), 0.05)
     assert none["tramer"]["bound"] is none["tramer"]["passed"] is None
     assert in_words(none) == ""
+    assert as_check(none) == []
+    assert [one["passed"] for world in (found, only, high) for one in as_check(world)] == [False, None, True]
+    assert as_check(high)[0]["found"].startswith("Right, accepted and robust: ")
 
 
 def _wide(one: AttackedArrays) -> AttackedArrays:
