@@ -26,11 +26,11 @@ class KernelDensityDetector(BankDetector):
     own classes (b_0 = their median distance to the nearest of the bank); the authors' are constants found by
     cross-validation. With several `layers` each has its bandwidth. For the rest see `BankDetector`.
 
-    `passes`: 0 = the density alone. Otherwise the paper's other half too, Bayesian uncertainty: the log
-    variance of what so many networks say that dropout makes of the classifier (`Thinned`; the authors have 50). Density
-    and uncertainty are added in deviations from their medians on normal inputs. The paper weighs them by a logistic
-    regression on attacked inputs instead, of the very attack that it then detects. Raises `UsageError` for a classifier
-    without dropout layers.
+    `passes`: 0 = the density alone. Otherwise the paper's other half too, Bayesian uncertainty: the log variance of
+    what so many networks say that dropout makes of the classifier (`Thinned`; the authors have 50), each a pass of the
+    classifier. Density and uncertainty are added in deviations from their medians on normal inputs. The paper weighs
+    them by a logistic regression on attacked inputs instead, of the very attack that it then detects. Raises
+    `UsageError` for a classifier without dropout layers.
     """
 
     conditional = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from robustgen.detectors.dropout import Thinned, spread
@@ -111,3 +111,22 @@ def test_without_dropout_layers_it_is_refused(network: nn.Module, generator: tor
 def test_a_variance_needs_two_passes(passes: int) -> None:
     with pytest.raises(UsageError, match=f"passes={passes}"):
         make("kernel-density", {"passes": passes})
+
+
+def test_it_can_be_exported_for_any_number_of_inputs(generator: torch.Generator) -> None:
+    network = thinned(6)
+    x, y = torch.rand(100, 6, generator=generator), torch.arange(100) % 4
+    detector = beside(network, passes=4).fit(TensorDataset(x, y))
+
+    class Scored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.detector = network, detector
+
+        def forward(self, x: Tensor) -> Tensor:
+            return detector.score(x, network(x).argmax(1))
+
+    scored = Scored()
+    program = torch.export.export(scored, (x[:5],), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+    for _ in range(2):  # the masks are part of the program
+        torch.testing.assert_close(program(x[:9]), scored(x[:9]))
