@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,13 +39,14 @@ class Thinned:
         return torch.stack([self._once(x, number) for number in range(self.passes)])
 
     def _once(self, x: Tensor, number: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * self.passes + number)
+        # NumPy's numbers are constants of an exported program, where torch's would be drawn when it runs
+        generator = np.random.default_rng([self.seed % 2**32, number])
 
         def thin(module: nn.Module, given: tuple[Tensor, ...], made: object) -> Tensor:
             units = given[0]
             rate = float(module.p)  # type: ignore[arg-type]
             each = units.shape[1:] if type(module) is nn.Dropout else (units.shape[1], *[1] * (units.ndim - 2))
-            kept = torch.rand(1, *each, generator=generator) >= rate
+            kept = torch.tensor(generator.random((1, *each)) >= rate)
             return units * kept.to(units) / (1 - rate) if rate < 1 else units * 0
 
         hooks = [module.register_forward_hook(thin) for module in self._dropouts]
