@@ -46,7 +46,7 @@ def margin(logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"]) -> Float[
 
 
 def dlr(logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The margin over (largest - third largest logit) (Croce, Hein 2020, eq. 6); the plain margin below three
+    """The margin over (largest - third largest logit) (Croce, Hein 2020); the plain margin below three
     classes.
     """
     if logits.shape[1] < 3:
@@ -58,8 +58,8 @@ def dlr(logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"]) -> Float[Ten
 def dlr_towards(
     logits: Float[Tensor, "n classes"], y: Int64[Tensor, " n"], target: Int64[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """The target's logit minus the label's, over (largest - mean of third and fourth largest) (Croce, Hein 2020,
-    eq. 7); the plain difference below four classes.
+    """The target's logit minus the label's, over (largest - mean of third and fourth largest) (Croce, Hein
+    2020); the plain difference below four classes.
     """
     if logits.shape[1] < 4:
         return difference(logits, y, target)
@@ -129,8 +129,8 @@ class Towards:
 @dataclass(frozen=True, eq=False)
 class Diverge:
     """Make the model say something else than `reference`, logits (m, classes): the divergence from them, whatever the
-    label is (Zhang et al. 2019, eq. 5, the inner maximum). `y` (n,) are the inputs' places among its rows. Its gradient
-    at an input whose reference is what the model says there is zero: begin elsewhere.
+    label is (the inner maximum of TRADES, Zhang et al. 2019). `y` (n,) are the inputs' places among its rows. Its
+    gradient at an input whose reference is what the model says there is zero: begin elsewhere.
     """
 
     reference: Float[Tensor, "m classes"]

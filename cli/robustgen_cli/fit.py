@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.art_names import ART_DETECTORS, PREFIX
 from robustgen.detectors.auto import AUTO, choice
 from robustgen_cli import options as o
 from robustgen_cli import output
@@ -30,8 +31,8 @@ def fit(
         str,
         typer.Argument(
             metavar="DETECTOR",
-            help="One of 'robustgen list detectors', pyod:NAME of PyOD's, or auto: by the shape of the data.",
-            autocompletion=o.among([AUTO, *DETECTORS]),
+            help="One of 'robustgen list detectors', art:NAME, pyod:NAME, or auto: by the shape of the data.",
+            autocompletion=o.among([AUTO, *DETECTORS, *(f"{PREFIX}{name}" for name in ART_DETECTORS)]),
             show_default=False,
         ),
     ],

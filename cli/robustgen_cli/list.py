@@ -11,6 +11,7 @@ from robustgen.attacks.art_names import ART, PREFIX
 from robustgen.bench import SUITES
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.art_names import ART_DETECTORS
 from robustgen.detectors.auto import AUTO, AUTO_HELP
 from robustgen.detectors.pyod_names import PREFIX as PYOD_PREFIX
 from robustgen.detectors.pyod_names import PYOD, installed
@@ -25,6 +26,7 @@ TABLES = {
     "detectors": {
         AUTO: Entry("", AUTO_HELP),
         **DETECTORS,
+        **{f"{PREFIX}{name}": entry for name, entry in ART_DETECTORS.items()},
         **({f"{PYOD_PREFIX}{name}": Entry("", help) for name, help in PYOD.items()} if installed() else {}),
     },
     "data": DATA,
@@ -70,11 +72,12 @@ def list_names(
         sys.stdout.write(encoder.dumps(plain, indent=2) + "\n")
         return
     for name, entries in chosen.items():
-        lines = {key: entry.help for key, entry in entries.items() if not key.startswith((PREFIX, PYOD_PREFIX))}
+        prefix, what, others = {
+            "attacks": (PREFIX, "an attack of ART", ART),
+            "detectors": (PYOD_PREFIX, "a detector of PyOD", PYOD),
+        }.get(name, (" ", "", {}))
+        lines = {key: entry.help for key, entry in entries.items() if not key.startswith(prefix)}
         if len(lines) < len(entries):
-            prefix, what, others = (
-                (PREFIX, "an attack of ART", ART) if name == "attacks" else (PYOD_PREFIX, "a detector of PyOD", PYOD)
-            )
             lines[f"{prefix}NAME"] = f"{what} by its name there ({len(others)}, --json says more on each): " + (
                 ", ".join(others)
             )

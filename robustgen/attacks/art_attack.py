@@ -106,7 +106,7 @@ class ArtAttack(Attack):
         )
         kind = _kind(self.name)
         inputs, labels = x.cpu().numpy(), torch.nn.functional.one_hot(y, classes).float().cpu().numpy()
-        with _quiet(self.seed, x.device), _explained(self.name):
+        with quiet(self.seed, x.device), explained(self.name):
             attack = kind(estimator, **self._arguments(kind, passes.rows_at_once))
             if self.name == "LowProFool":
                 attack.fit_importances(inputs, y.cpu().numpy())
@@ -170,7 +170,7 @@ def _plain(annotation: Any) -> tuple[Any, ...]:
 
 
 def _kind(name: str) -> Any:
-    with _explained(name):
+    with explained(name):
         try:
             import art.attacks.evasion as evasion
         except ModuleNotFoundError as error:
@@ -212,7 +212,7 @@ class _Counted:
 
 
 @contextlib.contextmanager
-def _quiet(seed: int, device: torch.device) -> Iterator[None]:
+def quiet(seed: int, device: torch.device) -> Iterator[None]:
     """No prints, bars or warnings; generators seeded and put back; files in a place that goes."""
     numpy_state, python_state, place = np.random.get_state(), random.getstate(), os.getcwd()  # noqa: NPY002
     silence = io.StringIO()
@@ -236,7 +236,7 @@ def _quiet(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """What ART finds wrong, as errors of ours."""
     try:
         yield

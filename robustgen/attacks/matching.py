@@ -64,7 +64,7 @@ class Matching(Attack):
     """PGD towards the features or logits of the nearest inputs of other classes in `pool`, which the detector accepts.
 
     Consistency, distance and density tests of the layers matched then see a clean input (Tramer, Carlini, Brendel,
-    Madry 2020, "On adaptive attacks to adversarial example defenses", section 5, "logit matching"; Sabour et al. 2016
+    Madry 2020, "On adaptive attacks to adversarial example defenses", "logit matching"; Sabour et al. 2016
     for features). No gradient of the detector is used, so that this also finds what gradients that lead nowhere hide.
     `embed`: (n, *shape) -> (n, d), None = the logits. `references`: how many of the nearest to try, one after the
     other, with a label other than the input's.

@@ -9,6 +9,8 @@ from typing import Any
 from robustgen.bench.figures import Figure, figure_of, over_seeds
 from robustgen.bench.ranking import Board, Done, Row, grouped
 from robustgen.bench.suite import Board as Headline
+from robustgen.evaluation.guarded_system import sentence
+from robustgen.evaluation.tramer import Known, as_check, best_of, in_words, of_figures, published, verdict
 
 SHOWN = (
     "success_worst",
@@ -34,8 +36,12 @@ _NOTE = (
 def boards(cells: Sequence[Done], headline: Headline) -> list[Board]:
     """One board for each set of data and victim."""
     found = []
+    known = {
+        data: _known(part, headline) for data, part in grouped(cells, lambda cell: str(cell[0].axes["data"])).items()
+    }
     for title, own in grouped(cells, _setting).items():
-        rows = [_row(name, part, headline) for name, part in grouped(own, _competitor).items()]
+        bound = known[str(own[0][0].axes["data"])]
+        rows = [_row(name, part, headline, bound) for name, part in grouped(own, _competitor).items()]
         rows.sort(key=_rank)
         first = own[0][0].axes
         about = {"data": first["data"], "victim": first["victim"], "norm": headline.norm, "eps": headline.eps}
@@ -62,7 +68,34 @@ def _rank(row: Row) -> tuple[float, ...]:
     return (missing, row.unverified, 2.0 if worst is None else worst.value, 0.0 if useful is None else -useful.value)
 
 
-def _row(name: str, cells: Sequence[Done], headline: Headline) -> Row:
+def _known(cells: Sequence[Done], headline: Headline) -> Known | None:
+    """The best robust accuracy at half the headline's size that is known on one set of data: what was published, or of
+    the classifiers of this suite, each by its mean over seeds. Without one that was trained against attacks these are
+    only all that is known.
+    """
+    half, first = headline.eps / 2, cells[0][0].cell
+    victims = {
+        name: (
+            _mean_of([of_figures(stored.metrics, headline.norm, half) for _, stored in own if stored is not None]),
+            own,
+        )
+        for name, own in grouped(cells, lambda cell: str(cell[0].axes["victim"])).items()
+    }
+    hard = any(getattr(getattr(own[0][0].cell, "victim", None), "adversarial", None) for _, own in victims.values())
+    ours = [
+        Known(value, f"the classifier trained {name}, the best of this suite's {len(victims)}", judges=hard)
+        for name, (value, _) in victims.items()
+        if value is not None
+    ]
+    return best_of([published(str(getattr(first, "data", "")), headline.norm, half), *ours])
+
+
+def _mean_of(found: Sequence[float | None]) -> float | None:
+    there = [value for value in found if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | None) -> Row:
     found = [stored.metrics for _, stored in cells if stored is not None]
     if not found:
         return Row(name, dict.fromkeys(SHOWN), 0, len(cells), unverified=True)
@@ -72,6 +105,11 @@ def _row(name: str, cells: Sequence[Done], headline: Headline) -> Row:
     noise = merged_rows([metrics.get("noise", []) for metrics in found], ("kind", "eps"))
     checks = _checks([metrics.get("checks", []) for metrics in found])
     at = next((s for s in systems if s["norm"] == headline.norm and math.isclose(s["eps"], headline.eps)), {})
+    if at.get("fc") is not None:
+        given = getattr(cells[0][0].cell, "bound", None)
+        bound = known if given is None else Known(given, "the classifier given")
+        at["tramer"] = (at.get("tramer") or {}) | verdict(at["fc"], bound)
+        checks += as_check(at)
     blind = [row for row in rows if row["threat"] == "Z"]
     aurocs = [figure for row in blind if (figure := figure_of(row.get("auroc"))) is not None]
     caught = [figure for row in blind if (figure := figure_of((row.get("tpr") or {}).get("0.05"))) is not None]
@@ -94,7 +132,9 @@ def _row(name: str, cells: Sequence[Done], headline: Headline) -> Row:
     detail = {"clean": clean, "rows": rows, "systems": systems, "noise": noise, "checks": checks}
     sentences = [metrics["sentence"] for metrics in found if metrics.get("sentence")]
     victim = f"{name} beside a classifier trained {cells[0][0].axes['victim']}"
-    alone = sentences[0] if len(found) == 1 and sentences else _sentence(victim, figures, headline, len(found))
+    alone = _sentence(victim, figures, headline, len(found)) + in_words(at)
+    if len(found) == 1 and sentences:
+        alone = sentence(at, found[0]["fpr"]) if "attacks" in at else sentences[0]
     detail |= {"sentence": alone, "fpr": found[0]["fpr"], "seeds": len(found)}
     unverified = figures["success_adaptive"] is None
     return Row(name, figures, len(found), len(cells), unverified, detail)

@@ -11,7 +11,8 @@ from robustgen.bench.guarded import GuardOf
 from robustgen.bench.prepared import Classifier, Configured, Fit, configured
 from robustgen.bench.values import value_of
 from robustgen.detectors import DETECTORS
-from robustgen.detectors.pyod_names import PREFIX
+from robustgen.detectors.art_names import PREFIX as ART
+from robustgen.detectors.pyod_names import PREFIX as PYOD
 from robustgen.errors import UsageError
 from robustgen.registry import suggestion
 
@@ -82,7 +83,7 @@ class Names:
         """The detector called `name` with its options."""
         if name in self.guards:
             raise UsageError(f"{name!r} is a guard, but one detector is needed here")
-        if name not in self.detectors and name not in DETECTORS and not name.startswith(PREFIX):
+        if name not in self.detectors and name not in DETECTORS and not name.startswith((ART, PYOD)):
             raise UsageError(suggestion(name, {*self.detectors, *self.guards, *DETECTORS}, "detector"))
         own, options = self.detectors.get(name, (name, {}))
         options = dict(options)
@@ -130,7 +131,7 @@ def detectors_of(given: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any
         if not isinstance(options, dict):
             raise UsageError(f"detectors.{name} must be a table of a detector's options")
         own = options.get("detector", name)
-        if own not in DETECTORS and not str(own).startswith(PREFIX):
+        if own not in DETECTORS and not str(own).startswith((ART, PYOD)):
             raise UsageError(suggestion(str(own), DETECTORS, f"detector for detectors.{name}"))
         found[name] = (own, {word: value for word, value in options.items() if word != "detector"})
     return found

@@ -55,6 +55,10 @@ class BankDetector(WatchingDetector, ABC):
     def _readings(self, h: Float[Tensor, "n d"], label: Int64[Tensor, " n"], number: int) -> list[Float[Tensor, " n"]]:
         """What counts of features `h` of layer `number`; labels are 0 where the detector is not conditional."""
 
+    def _beside(self, x: Float[Tensor, "n *shape"]) -> list[Float[Tensor, " n"]]:
+        """Readings besides those of layers."""
+        return []
+
     @final
     def _build(self, shape: tuple[int, ...]) -> None:
         self._layers, device = Layers(self.classifier, self.layers), self._device
@@ -83,13 +87,15 @@ class BankDetector(WatchingDetector, ABC):
                 f"bank, and none of others, but there are {self.counts.tolist()}"
             )
         with torch.no_grad():
-            banks, others = self._features(x[kept]), self._features(x[apart])
+            x, known = x[apart], x[kept]
+            banks, others = self._features(known), self._features(x)
             label = y[apart].to(self._device)
             for number, bank in enumerate(banks):
                 setattr(self, f"bank_{number}", bank)
                 setattr(self, f"width_{number}", self._widths(others[number], label, number))
             found = [
-                self._apart([h[part] for h in others], label[part]) for part in torch.arange(len(label)).split(250)
+                self._apart(x[part].to(self._device), [h[part] for h in others], label[part])
+                for part in torch.arange(len(label)).split(250)
             ]
             self.centre, self.deviation = robust_units(torch.cat(found, 1))
         if len(self.centre) == 1:
@@ -117,14 +123,15 @@ class BankDetector(WatchingDetector, ABC):
         """What distances in layer `number` are compared with."""
         return self.get_buffer(f"width_{number}")
 
-    def _apart(self, features: list[Tensor], label: Tensor) -> Tensor:
+    def _apart(self, x: Tensor, features: list[Tensor], label: Tensor) -> Tensor:
         """(readings, n) in their own units, layer by layer."""
-        return torch.stack([r for number, h in enumerate(features) for r in self._readings(h, label, number)])
+        inside = [r for number, h in enumerate(features) for r in self._readings(h, label, number)]
+        return torch.stack([*inside, *self._beside(x)])
 
     @final
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         label = x.new_zeros(x.shape[:1], dtype=torch.int64)
         if self.conditional:
             label = labels_for(x, condition, len(self.counts), self._name)
-        found = self._apart(self._layers(x), label)
+        found = self._apart(x, self._layers(x), label)
         return ((found - self.centre.to(x.dtype)[:, None]) / self.deviation.to(x.dtype)[:, None]).sum(0)

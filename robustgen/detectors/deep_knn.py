@@ -14,7 +14,8 @@ from robustgen.errors import UsageError
 @final
 class DeepKNNDetector(BankDetector):
     """The share of nearest training inputs whose label is not the predicted one (the score's condition), in layers of
-    the classifier (Papernot, McDaniel 2018: the nonconformity of their section III), in a soft form with gradients.
+    the classifier (Papernot, McDaniel 2018, "Deep k-nearest neighbors": their nonconformity), in a soft form with
+    gradients.
 
     Per layer two readings: the log odds of the share of other labels, log sum exp(-d / t) over the `k` nearest of other
     labels less the same over the `k` nearest of the predicted label; and d to the nearest of the predicted label. A

@@ -21,12 +21,13 @@ _MOST = 20_000  # training inputs; more would not change a covariance by much
 @final
 class DeepMahalanobisDetector(WatchingDetector):
     """Class-conditional Gaussians with one covariance in each layer of the classifier, averaged over places (Lee, Lee,
-    Lee, Shin 2018, equations 1 and 2): per layer (h - m_c)' S^-1 (h - m_c), of the class c that is predicted (the
-    score's condition), or with `among` "nearest" of the nearest class, as in the paper.
+    Lee, Shin 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks"): per
+    layer (h - m_c)' S^-1 (h - m_c), of the class c that is predicted (the score's condition), or with `among` "nearest"
+    of the nearest class, as in the paper.
 
-    `layers`: see `Layers`. A layer's distance is divided by the value that 5 % of training inputs exceed, and
-    `join` says whether the "sum" or the "largest" over layers counts; the paper learns weights from attacks, which are
-    not known here. `noise`: the step eps of the paper's input pre-processing x - eps sign(grad M), equation 4, taken
+    `layers`: see `Layers`. A layer's distance is divided by the value that 5 % of training inputs exceed, and `join`
+    says whether the "sum" or the "largest" over layers counts; the paper learns weights from attacks, which are not
+    known here. `noise`: the step eps of the paper's input pre-processing, x - eps sign(gradient of the distance), taken
     before scores; 0 = none. The gradient of a score takes that step for constant. Eigenvalues of S count at least as a
     ten-thousandth of their mean.
     """

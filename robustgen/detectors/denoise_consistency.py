@@ -25,9 +25,9 @@ from robustgen.training.terms import corruption
 @final
 class DenoiseConsistencyDetector(WatchingDetector):
     """J(f(x) / T, f(D(x + s e)) / T), averaged over `draws` of noise e ~ N(0, 1): a denoiser D, trained to give normal
-    images in [0, 1] back from such noise, takes a step of purification (Nie et al. 2022, in one step), and the two
-    answers of the classifier f are compared by Jeffreys' divergence J, in nats (Meng, Chen 2017, have Jensen-Shannon's,
-    which flattens).
+    images in [0, 1] back from such noise, takes a step of purification (Nie et al. 2022, "Diffusion models for
+    adversarial purification", in one step), and the two answers of the classifier f are compared by Jeffreys'
+    divergence J, in nats (Meng, Chen 2017, have Jensen-Shannon's, which flattens).
 
     `noise`: s, the noise level; `draws`: of noise, the same ones for every input, drawn by `seed`, so that a score does
     not depend on its batch or on chance. `temperature`: T. `width`: channels of the denoiser's first level. `preset`

@@ -13,7 +13,8 @@ from robustgen.detectors.outputs import OutputDetector, require_temperature
 @final
 class EnergyDetector(OutputDetector):
     """-T log sum_k exp(f_k / T), the free energy of the logits f at `temperature` T (Liu, Wang, Owens, Li 2020,
-    equation 4): the lower, the likelier the input under the density that the classifier stands for.
+    "Energy-based out-of-distribution detection"): the lower, the likelier the input under the density that the
+    classifier stands for.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:

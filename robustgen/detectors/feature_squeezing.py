@@ -17,13 +17,13 @@ from robustgen.training.descent import TrainingProgress
 @final
 class FeatureSqueezingDetector(WatchingDetector):
     """max over squeezers q of ||softmax(f(x)) - softmax(f(q(x)))||_1, from 0 to 2, with f the classifier's logits (Xu,
-    Evans, Qi 2018, equation 7 and section 5.1).
+    Evans, Qi 2018, "Feature squeezing: detecting adversarial examples in deep neural networks").
 
     `squeezers`: joined by "+", each `bits:DEPTH`, `median:WIDTH` or `means:WINDOW:PATCH:STRENGTH` (see `squeezers`);
-    the paper's are "bits:1+median:2" for MNIST and "bits:5+median:2+means:11:3:4" for CIFAR-10. "auto":
-    "bits:3+median:2" for images, "bits:3" for other inputs. Values range from the lesser of 0 and the least training
-    value to the larger of 1 and the greatest. With "bits" the gradient is a stand-in, which takes rounding for the
-    identity.
+    the authors' are "bits:1+median:2" for MNIST, "bits:5+median:2+means:13:3:2" for CIFAR-10 and
+    "bits:5+median:2+means:11:3:4" for ImageNet (their code, EvadeML-Zoo). "auto": "bits:3+median:2" for images,
+    "bits:3" for other inputs. Values range from the lesser of 0 and the least training value to the larger of 1 and the
+    greatest. With "bits" the gradient is a stand-in, which takes rounding for the identity.
     """
 
     range: Tensor

@@ -27,9 +27,9 @@ class Layers:
     (n, tokens, d) are averaged over places.
 
     `names`: modules' names joined by ","; "auto" = all activations (the linear layers and convolutions of a network
-    whose activations are no modules), at most six of them, evenly spaced and the last among them; "last" = the last
-    of these. It is no module: the network is no part of any state. Raises `UsageError` for layers that are not there
-    or are not used.
+    whose activations are no modules), at most six of them, evenly spaced and the last among them; "last" and "first" =
+    the last and the first of all. It is no module: the network is no part of any state. Raises `UsageError` for layers
+    that are not there or are not used.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], names: str = "auto") -> None:
@@ -37,14 +37,15 @@ class Layers:
             raise UsageError(f"layers are those of a torch.nn.Module, but the classifier is a {type(network).__name__}")
         self.network = network
         known = {name: module for name, module in network.named_modules() if name}
-        if names in ("auto", "last"):
+        if names in ("auto", "last", "first"):
             found = [name for name, module in known.items() if isinstance(module, _ACTIVATIONS)]
             found = found or [name for name, module in known.items() if isinstance(module, nn.Linear | nn.Conv2d)][:-1]
             if not found:
                 raise UsageError(f"the classifier has no usual layers: name some of {', '.join(list(known)[:12])}")
             count = min(_MOST, len(found))
             places = [round((i + 1) * len(found) / count) - 1 for i in range(count)]
-            self.names = [found[place] for place in places] if names == "auto" else found[-1:]
+            one = found[-1:] if names == "last" else found[:1]
+            self.names = [found[place] for place in places] if names == "auto" else one
         else:
             self.names = names.split(",")
         for name in self.names:
@@ -52,6 +53,10 @@ class Layers:
                 raise UsageError(suggestion(name, known, "layer of the classifier"))
 
     def __call__(self, x: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n d"]]:
+        return [_flat(made) for made in self.whole(x)]
+
+    def whole(self, x: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n ..."]]:
+        """The same, with all their places."""
         caught = dict[str, Tensor]()
 
         def catch(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -66,7 +71,7 @@ class Layers:
         for name in self.names:
             if not isinstance(caught.get(name), Tensor):
                 raise UsageError(f"layer {name!r} gives no tensor when the classifier runs: name another")
-        return [_flat(caught[name]) for name in self.names]
+        return [caught[name] for name in self.names]
 
 
 def _flat(made: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ _LEAST = 1e-3  # of the mean log ratio: neighbours that are all equally far lie 
 @final
 class LIDDetector(BankDetector):
     """The local intrinsic dimensionality of the training inputs around an input, in layers of the classifier, by
-    maximum likelihood (Ma et al. 2018, equation 4): 1 / mean over i of log(r_k / r_i), of the distances r_1 to r_k to
-    the `k` nearest of the bank.
+    maximum likelihood (Ma et al. 2018, "Characterizing adversarial subspaces using local intrinsic dimensionality"): 1
+    / mean over i of log(r_k / r_i), of the distances r_1 to r_k to the `k` nearest of the bank.
 
     The paper takes neighbours from the batch and learns weights of layers from attacks; here the bank is fixed, so that
     a score does not depend on a batch, and layers are summed. A bank is larger than a batch, hence the larger `k`. A

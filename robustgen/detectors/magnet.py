@@ -28,18 +28,19 @@ _RARE = 0.95
 @final
 class MagNetDetector(WatchingDetector):
     """An autoencoder of normal inputs, and what becomes of an input x and of the classifier's logits f(x) when it is
-    given back as x' (Meng, Chen 2017, sections 4.2 and 5).
+    given back as x' (Meng, Chen 2017, "MagNet: a two-pronged defense against adversarial examples").
 
-    `scores`: joined by "+": "l1" and "l2", mean |x - x'| and mean (x - x')^2 (equation 3); "jsd:T", the Jensen-Shannon
-    divergence of softmax(f(x) / T) and softmax(f(x') / T) (section 4.2.2; in nats); "jeffreys:T", the sum of their two
-    Kullback-Leibler divergences (Jeffreys 1946), which has no upper bound where "jsd" flattens. Several are each
-    divided by the value that 5 % of held-out training inputs exceed, and summed, or with `join` "largest" the largest
-    counts (an input is flagged if any detector flags it: the paper's rule).
+    `scores`: joined by "+": "l1" and "l2", mean |x - x'| and mean (x - x')^2; "jsd:T", the Jensen-Shannon divergence of
+    softmax(f(x) / T) and softmax(f(x') / T), in nats; "jeffreys:T", the sum of their two Kullback-Leibler divergences
+    (Jeffreys 1946), which has no upper bound where "jsd" flattens. Several are each divided by the value that 5 % of
+    held-out training inputs exceed, and summed, or with `join` "largest" the largest counts (an input is flagged if any
+    detector flags it: the paper's rule).
 
     `network`, `code`: see `autoencoder`; code None = 256 for images from 16 x 16 up, else 32. `noise`: the standard
-    deviation of Gaussian noise on what the autoencoder learns from. The paper's MNIST form is a network without a
-    bottleneck, noise 0.1, "l1+l2"; its CIFAR-10 form adds "jsd:10+jsd:40". A low temperature sees small attacks, a high
-    one large attacks.
+    deviation of Gaussian noise on what the autoencoder learns from. The authors' code has for MNIST two convolutional
+    networks of three channels, one of them with a pooling inside, both trained with noise 0.1: the l2 of the one and
+    the l1 of the other. Here one network gives all scores. A low temperature sees small attacks, a high one large
+    attacks.
     `preset`, `epochs` and the rest: as for `autoencoder`; about a tenth of the training inputs is held out.
     """
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.art_names import ART_DETECTORS, art_detector_name
+from robustgen.detectors.art_names import PREFIX as ART
 from robustgen.detectors.base import Detector
 from robustgen.detectors.pyod_names import PREFIX, pyod_name, pyod_options
 from robustgen.detectors.standardise import Scale
@@ -21,6 +23,9 @@ def kind_of(name: str) -> type[Detector]:
 
         pyod_name(name)
         return PyODDetector
+    if name.startswith(ART):
+        theirs: type[Detector] = resolve(ART_DETECTORS, art_detector_name(name), "detector")
+        return theirs
     kind: type[Detector] = resolve(DETECTORS, name, "detector")
     return kind
 

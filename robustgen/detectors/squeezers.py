@@ -45,7 +45,7 @@ def reduce_depth(
     x: Float[Tensor, "n *shape"], bits: int, low: float | Tensor, high: float | Tensor
 ) -> Float[Tensor, "n *shape"]:
     """Each value at the nearest of 2^bits levels from low to high. Rounding has no gradient: here it has that of the
-    identity (Athalye, Carlini, Wagner 2018, section 4.1, BPDA).
+    identity (Athalye, Carlini, Wagner 2018, BPDA).
     """
     steps = float(2**bits - 1) / (high - low)
     return x + (((x - low) * steps).round() / steps + low - x).detach()

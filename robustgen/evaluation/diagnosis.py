@@ -1,7 +1,7 @@
 """Can this robust accuracy be believed? What must hold of every sound evaluation, measured after each run.
 
-The checks follow Athalye, Carlini, Wagner 2018, "Obfuscated gradients give a false sense of security", section 3.1, and
-Carlini et al. 2019, "On evaluating adversarial robustness", section 4. One costs nothing: it reads the run's own arrays
+The checks follow Athalye, Carlini, Wagner 2018, "Obfuscated gradients give a false sense of security", and Carlini et
+al. 2019, "On evaluating adversarial robustness". One costs nothing: it reads the run's own arrays
 (`from_samples`). The others attack a few inputs once more (`from_probe`).
 """
 

@@ -26,6 +26,7 @@ from robustgen.evaluation.guarded import (
     share,
     told,
 )
+from robustgen.evaluation.tramer import Known, in_words, of_classifier, verdict
 
 KNOWING, EVERYONE = "TWQ", "ZTWQ"
 """The threat models whose attacker knows that there is a detector, and all of them."""
@@ -42,7 +43,7 @@ def system(
     *,
     among: Labels | None = None,
     small: Mapping[str, AttackedArrays] | None = None,
-    bound: float | None = None,
+    bound: Known | None = None,
 ) -> Plain:
     """What is left of the system against all of `attacked` that are legal within `size`, at the threshold for `fpr`.
 
@@ -58,9 +59,8 @@ def system(
     - `rejected_small`: by name, the share of changes far smaller than eps that is rejected although the clean input is
       right and accepted; `small` holds their arrays (Chen et al. 2023, "Stratified adversarial robustness with
       rejection").
-    - `tramer`: a system with FC(eps) would give a classifier, if a slow one, of that robust accuracy at eps / 2 (Tramèr
-      2022, "Detecting adversarial examples is (nearly) as hard as classifying them"). `bound`: the best such
-      accuracy known; `passed` is False where FC lies above it by more than its interval.
+    - `tramer`: Tramèr's check of FC(eps) against `bound`, the best robust accuracy known of a classifier at eps / 2
+      (see `tramer.verdict`), and that of the `classifier` here, None where nobody tried that size.
 
     Raises `DataError` where no input is left to tell of.
     """
@@ -73,6 +73,7 @@ def system(
     lost = {threats: _lost(clean, legal, threats, value) for threats in ("Z", KNOWING, EVERYONE)}
     everyone = lost[EVERYONE]
     worst = np.zeros_like(right) if everyone is None else everyone
+    own = of_classifier(clean, [*attacked, *(small or {}).values()], norm, eps / 2)
     held = ~worst & ~(accepted & ~right)
     fc = share((right & accepted & ~worst)[place])
     assert fc is not None  # there is an input to tell of
@@ -92,7 +93,7 @@ def system(
         "success_adaptive": success(KNOWING),
         "success_worst": success(EVERYONE),
         "rejected_small": {name: _rejected(clean, one, value) for name, one in (small or {}).items()},
-        "tramer": {"bound": bound, "passed": None if bound is None else bool(fc.low <= bound)},
+        "tramer": verdict(fc._asdict(), bound) | {"classifier": told(own)},
     }
 
 
@@ -131,7 +132,7 @@ def cell(
     *,
     among: Labels | None = None,
     small: Mapping[Size, Mapping[str, AttackedArrays]] | None = None,
-    bounds: Mapping[Size, float] | None = None,
+    bounds: Mapping[Size, Known] | None = None,
     **measured: Any,
 ) -> Plain:
     """All figures of one detector beside one classifier: `clean`, `rows`, `means`, `noise`, `systems`, one for each
@@ -184,7 +185,8 @@ def sentence(one: Plain, fpr: float) -> str:
     without = "" if oblivious is None else f"; without that knowledge {_percent(oblivious)}"
     return (
         f"{_percent(worst)} of inputs {size} get a wrong label accepted by an attacker who knows the detector, at "
-        f"{100 * fpr:g} % false alarms{without} ({worst['n']} inputs, worst case over {len(one['attacks'])} attacks)"
+        f"{100 * fpr:g} % false alarms{without} ({worst['n']} inputs, worst case over {len(one['attacks'])} "
+        f"attacks){in_words(one)}"
     )
 
 

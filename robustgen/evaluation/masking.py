@@ -1,7 +1,7 @@
 """Can the figures of a guarded classifier be believed? What must hold wherever a detector is not merely hard to attack.
 
 The counterpart of `diagnosis`, for classifier and detector together: a few inputs are attacked once more by someone who
-knows both. After Carlini et al. 2019, "On evaluating adversarial robustness", section 4, and Tramèr, Carlini, Brendel,
+knows both. After Carlini et al. 2019, "On evaluating adversarial robustness", and Tramèr, Carlini, Brendel,
 Madry 2020, "On adaptive attacks to adversarial example defenses". Each check is cheap; none proves anything where it
 passes.
 """

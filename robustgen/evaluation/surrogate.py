@@ -17,7 +17,7 @@ from robustgen.threat import ThreatModel
 
 def straight_through(step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`step`, a preprocessing that keeps the shape, with the identity for its gradient (Athalye, Carlini, Wagner 2018,
-    "Obfuscated gradients", section 4.1).
+    "Obfuscated gradients give a false sense of security", BPDA).
     """
     return lambda x: x + (step(x) - x).detach()
 

@@ -29,6 +29,7 @@ from robustgen.evaluation.masking import knowledge_helps, masking_checks
 from robustgen.evaluation.noise import background, masked, noise_controls, object_mask
 from robustgen.evaluation.quantise import quantise
 from robustgen.evaluation.surrogate import transfer
+from robustgen.evaluation.tramer import Known, best_of, of_classifier, published
 from robustgen.guard import Guard
 from robustgen.metrics import Array
 from robustgen.threat import Norm, ThreatModel
@@ -135,8 +136,9 @@ def evaluate(
     `x`, `y`: clean test inputs and their labels. `blind`: what `oblivious` made of them. Those who know the detector
     attack the first `n_adaptive`; a guard without gradients through a network that has learnt its score from answers.
     `rival`: a guard made like this one from other seeds, which those who do not know the weights attack in its place.
-    `bound`: the best robust accuracy known at half the headline's size, for Tramèr's check. Raises `DataError` without
-    inputs that are classified rightly.
+    `bound`: the best robust accuracy known at half the headline's size, for Tramèr's check; None = the published one of
+    these data, or else that of the guard's own classifier under `blind`, which alone can clear it but not condemn it.
+    Raises `DataError` without inputs that are classified rightly.
     """
     x, y = x.to(guard.device), y.to(guard.device)
     told("clean inputs", 0.0)
@@ -165,17 +167,29 @@ def evaluate(
     checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, seed=plan.seed)
     checks.append(knowledge_helps(clean, attacked, fpr))
     ranked = ("linf", plan.headline)
+    known = _known(clean, [*attacked, *small.values()], source.spec.name, plan.headline / 2, bound)
     figures = cell(
         clean,
         attacked,
         fpr,
         small={ranked: small},
-        bounds=None if bound is None else {ranked: bound},
+        bounds=None if known is None else {ranked: known},
         ms_per_input=each,
         fit_seconds=fit_seconds,
     )
     figures["checks"] = [check.to_json() for check in checks]
     return figures, _stored(clean, attacked)
+
+
+def _known(
+    clean: CleanArrays, attacked: Sequence[AttackedArrays], data: str, eps: float, bound: float | None
+) -> Known | None:
+    """The robust accuracy at `eps`, in Linf, that Tramèr's check compares with."""
+    if bound is not None:
+        return Known(bound, "the classifier given")
+    own = of_classifier(clean, attacked, "linf", eps)
+    mine = None if own is None else Known(own.value, "its own classifier, the only one known here", judges=False)
+    return best_of([published(data, "linf", eps), mine])
 
 
 def _knowing(

@@ -17,8 +17,8 @@ How = Literal["fisher", "smallest", "cauchy", "harmonic", "weighted", "or"]
 _FAR = 12.0
 """-log p from where on cot(pi p) is 1 / (pi p) to within 1e-9."""
 _LARGEST_P = 0.99
-"""Beyond it one member that finds an input very normal would silence all others (left-truncated Cauchy combination,
-Fang, Chang, Park, Tseng 2023)."""
+"""Beyond it one member that finds an input very normal would silence all others (truncated Cauchy combination, Fang,
+Chang, Park, Tseng 2023, "Heavy-tailed distribution for combining dependent p-values with asymptotic robustness")."""
 
 
 @final

@@ -28,7 +28,7 @@ class Purified(nn.Module):
     """classifier(purify(x)): inputs in the data's range -> logits, differentiable from end to end, so that every attack
     can be run on both together.
 
-    Purification as in Meng, Chen 2017, "MagNet", section 4.3 (the reformer) and Samangouei, Kabkab, Chellappa 2018,
+    Purification as in Meng, Chen 2017, "MagNet" (the reformer) and Samangouei, Kabkab, Chellappa 2018,
     "Defense-GAN": what was added to an input is not among what the detector has learned to make. `detector`: one that
     rebuilds its inputs without a label, or a cycle GAN, which translates them to normal. An attacker who knows of it
     undoes most of the gain (Athalye, Carlini, Wagner 2018): measure it through this module. Raises `UsageError` for a

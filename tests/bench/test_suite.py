@@ -78,6 +78,20 @@ def test_names_stand_for_classifiers_detectors_and_guards() -> None:
     assert {key(cell, HASHES) for cell in needs(small)} & {key(cell, HASHES) for cell in needs(other)}
 
 
+def test_detectors_of_art_go_by_their_names() -> None:
+    text = GUARDED.replace('detector = "autoencoder"\nepochs = 2', 'detector = "art:SubsetScanning"\nmost = 50')
+    suite = parse(text.replace('"gat", "both"]', '"art:binary-input"]'), "here")
+    cells = {listed.label: listed.cell for listed in suite.cells}
+    for name, own in (("small", "art:SubsetScanning"), ("art:binary-input", "art:binary-input")):
+        cell = cells[f"adversarial: digits / plain / {name} / seed 1"]
+        assert isinstance(cell, Adversarial)
+        assert isinstance(cell.detector, Fit)
+        assert (cell.detector.detector, cell.detector.victim) == (own, cell.victim)
+        assert cell.detector.options["seed"] == 1
+    with pytest.raises(UsageError, match="did you mean 'BinaryInput'"):
+        parse(text.replace('"gat", "both"]', '"art:BinaryInputs"]'), "here")
+
+
 def test_the_key_depends_on_values_and_not_on_how_they_are_written() -> None:
     plain = Fit("digits", **_chosen("autoencoder", {}))
     assert key(plain, HASHES) == key(Fit("digits", **_chosen("autoencoder", {"preset": "default"})), HASHES)

@@ -67,6 +67,21 @@ def test_a_detector_of_pyod_by_name(run: Run, refused: Callable[..., str], world
     assert "it compares" in refused("fit", "pyod:cof", "--data", world / "table.csv", "--out", "no")
 
 
+def test_a_detector_of_art_by_name(run: Run, refused: Callable[..., str], world: Path, tmp_path: Path) -> None:
+    pytest.importorskip("art")
+    words = ("--data", world / "two.npz", "--model", world / "victim", "--fpr", "1/10")
+    option = ("--param", "epochs=2", "--param", "eps=0.4", "--param", "arch=mlp")
+    ran = run("fit", "art:binary-input", *words, "--out", "d", "--json", "--quiet", *option)
+    assert (ran.code, ran.json["options"]["eps"]) == (0, 0.4)
+    judged = run("detect", "d", world / "two.npz", "--json")
+    assert judged.code in (0, 3)
+    assert len(judged.out.splitlines()) == 200
+    assert "unknown detector of ART 'binary-inputs'" in refused("fit", "art:binary-inputs", *words, "--out", "no")
+    assert "did you mean 'epochs'" in refused("fit", "art:BinaryInput", *words, "--out", "no", "--param", "epoch=2")
+    assert "self-supervised" in refused("fit", "art:beyond", *words, "--out", "no")
+    assert "--model" in refused("fit", "art:BinaryInput", "--data", world / "two.npz", "--out", "no")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [

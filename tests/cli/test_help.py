@@ -17,6 +17,7 @@ from robustgen.attacks.art_names import ART
 from robustgen.bench import SUITES
 from robustgen.data import DATA
 from robustgen.detectors import DETECTORS
+from robustgen.detectors.art_names import ART_DETECTORS
 from robustgen.detectors.pyod_names import PYOD, installed
 from robustgen.models import ARCHITECTURES
 from robustgen.objectives import LOSSES
@@ -156,7 +157,15 @@ def test_losses_named_in_the_help_are_those_that_exist(run: Callable[..., Any]) 
     ("kind", "names"),
     [
         ("attacks", [*ATTACKS, *(f"art:{name}" for name in ART)]),
-        ("detectors", ["auto", *DETECTORS, *(f"pyod:{name}" for name in PYOD if installed())]),
+        (
+            "detectors",
+            [
+                "auto",
+                *DETECTORS,
+                *(f"art:{name}" for name in ART_DETECTORS),
+                *(f"pyod:{name}" for name in PYOD if installed()),
+            ],
+        ),
         ("data", DATA),
         ("models", [*ARCHITECTURES, "torchvision:NAME"]),
         ("suites", list(SUITES)),

@@ -24,6 +24,7 @@ from robustgen.evaluation.guarded import (
     noise_row,
 )
 from robustgen.evaluation.guarded_system import cell, sentence, system
+from robustgen.evaluation.tramer import Known
 from robustgen.metrics import auroc, proportion
 
 HELD_OUT = np.arange(1.0, 20.0)  # 19 scores: the threshold for 5 % false alarms is the largest, 19
@@ -127,7 +128,7 @@ def test_a_system_by_hand() -> None:
     oblivious = attack("Z", range(10), [1, 1, 1, 0, 0, 0, 0, 0, 1, 1], [25, 3, 30, 1, 1, 1, 1, 1, 40, 40])
     knowing = attack("W", range(10), [1, 1, 1, 1, 0, 0, 0, 0, 1, 1], [3, 30, 3, 3, 1, 1, 1, 1, 40, 3])
     small = attack("Z", range(10), [0] * 10, [1, 21, 1, 1, 1, 1, 1, 1, 40, 40], eps=0.1 / 8)
-    found = system(clean, [oblivious, knowing], SIZE, 0.05, small={"eps/8": small}, bound=0.3)
+    found = system(clean, [oblivious, knowing], SIZE, 0.05, small={"eps/8": small}, bound=Known(0.3, "x"))
     assert found["n"] == 10
     # lost: rows 0 to 3, 8 (wrong and accepted as it is) and 9 (made so)
     assert found["robust_accuracy"] == proportion(4, 10)._asdict()
@@ -136,8 +137,9 @@ def test_a_system_by_hand() -> None:
     assert found["success_adaptive"] == proportion(3, 8)._asdict()
     assert found["success_worst"] == proportion(4, 8)._asdict()
     assert found["rejected_small"] == {"eps/8": proportion(1, 7)._asdict()}
-    assert found["tramer"] == {"bound": 0.3, "passed": True}  # 0.4 of 10 is no proof
-    assert not system(clean, [oblivious], SIZE, 0.05, bound=0.05)["tramer"]["passed"]
+    # 0.4 of 10 is no proof
+    assert found["tramer"] == {"bound": 0.3, "of": "x", "passed": True, "classifier": None}
+    assert not system(clean, [oblivious], SIZE, 0.05, bound=Known(0.05, "x"))["tramer"]["passed"]
     alone = system(clean, [oblivious], SIZE, 0.05)
     assert alone["success_adaptive"] is None
     assert alone["tramer"]["passed"] is None
