@@ -58,8 +58,10 @@ def measured(guard: Guard, x: Tensor, y: Tensor, pool: Tensor, eps: float, given
     n = min(given.long, len(x))
     held = (~whole.lost[:n]).nonzero()[:, 0]
     began = time.process_time()
-    more = longer(spend, given.factor)
-    added = evade(guard, x[held], y[held], threat, bundle=more, pool=pool, seed=given.seed) if len(held) else None
+    more, only = longer(spend, given.factor), given.longer_only.split(",") if given.longer_only else None
+    added = None
+    if len(held):
+        added = evade(guard, x[held], y[held], threat, bundle=more, only=only, pool=pool, seed=given.seed)
     gained = 0 if added is None else int(added.lost.sum())
     return {
         "n": len(x),
@@ -70,6 +72,7 @@ def measured(guard: Guard, x: Tensor, y: Tensor, pool: Tensor, eps: float, given
         "apart": apart,
         "longer": {
             "n": n,
+            "only": only,
             "success": proportion(n - len(held), n)._asdict(),
             "success_longer": proportion(n - len(held) + gained, n)._asdict(),
             "gained": gained,
@@ -89,6 +92,7 @@ def main() -> None:
     parser.add_argument("--eps", default="0.1")
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--long", type=int, default=100, help="inputs for the longer run")
+    parser.add_argument("--longer-only", default="", help="its members, by commas, if not all: what one can afford")
     parser.add_argument("--factor", type=int, default=10, help="how many times as long it is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -102,11 +106,12 @@ def main() -> None:
     pool = source.read(source.spread("calibration", 2000)).x
     stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
     places = dict(job.split("=", 1) for job in given.detector)
+    command = (
+        "python -m robustgen_benchmarks.adaptive_length --victim VICTIM --detector {name}={place} "
+        f"--bundle {given.bundle} --eps {given.eps} --n {given.n} --long {given.long} --factor {given.factor} "
+        f"--seed {given.seed}" + (f" --apart {given.apart}" if given.apart else "")
+    ) + (f" --longer-only {given.longer_only}" if given.longer_only else "")
     stored |= {
-        "command": "python -m robustgen_benchmarks.adaptive_length --victim VICTIM "
-        + " ".join(f"--detector {name}={name.upper()}" for name in places)
-        + f" --bundle {given.bundle} --eps {given.eps} --n {given.n} --long {given.long} --factor {given.factor} "
-        f"--seed {given.seed}" + (f" --apart {given.apart}" if given.apart else ""),
         "date": datetime.now(UTC).date().isoformat(),
         "data_sha256": source.spec.sha256,
         "victim_sha256": victim.sha256,
@@ -120,6 +125,7 @@ def main() -> None:
             if key not in stored["rows"]:
                 row = measured(Guard(network, detector), x, y, pool, float(eps), given)
                 row |= {"detector": detector.name, "bundle": asdict(BUNDLES[given.bundle]), "eps": float(eps)}
+                row["command"] = command.format(name=name, place=name.upper())
                 stored["rows"][key] = row
                 given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
             sys.stdout.write(f"{key}: {stored['rows'][key]}\n")
