@@ -235,8 +235,8 @@ class Evade:
         """Where to go from each point: what the value has for its gradient. A gradient that no row needs is spared."""
         fooled, detected = lead.detach() > self.slack, score.detach() > self.rejection.threshold
         both = self.way == "orthogonal"
-        to_fool = _slope(lead, x) if both or not fooled.all() else torch.zeros_like(x)
-        to_pass = -_slope(score, x) if both or (detected if self.way == "lagrangian" else fooled).any() else to_fool
+        to_fool = slope(lead, x) if both or not fooled.all() else torch.zeros_like(x)
+        to_pass = -slope(score, x) if both or (detected if self.way == "lagrangian" else fooled).any() else to_fool
         fooled = fooled.reshape(-1, *[1] * (x.dim() - 1))
         if self.way == "lagrangian":
             return ~fooled * _unit(to_fool) + self.weight * detected.reshape(fooled.shape) * _unit(to_pass)
@@ -278,7 +278,7 @@ class VerdictOnly:
         return wrong.to(x.dtype) + (wrong & accepted), wrong & accepted
 
 
-def _slope(value: Tensor, x: Tensor) -> Tensor:
+def slope(value: Tensor, x: Tensor) -> Tensor:
     """The gradient of each row's value, zero where there is none."""
     if not value.requires_grad:
         return torch.zeros_like(x)

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from robustgen.errors import UsageError
 from robustgen_cli import output
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
+
+    from robustgen.data.source import Batch, Source
+    from robustgen.guard import Guard
+    from robustgen.threat import ThreatModel
+
+    Arrays: TypeAlias = dict[str, np.ndarray[Any, Any]]
 
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
+_SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
+
+
+@dataclass(frozen=True, eq=False)
+class _Siege:
+    """A guard, and all that decides how its inputs are attacked."""
+
+    guard: Guard
+    threat: ThreatModel
+    bundle: str
+    only: list[str] | None
+    pool: Tensor
+    seed: int
+    batch_size: int | None
+
+    @property
+    def smallest(self) -> bool:
+        """Whether the nearest successes are looked for, not the first."""
+        return self.only == _SMALLEST
 
 
 def attack_guard(
@@ -29,7 +59,7 @@ def attack_guard(
     out: Path | None,
     split: str,
     limit: int | None,
-    size: Any,
+    size: tuple[int, int] | None,
     device: str,
     seed: int,
     batch_size: int | None,
@@ -38,11 +68,8 @@ def attack_guard(
     force: bool,
 ) -> None:
     """Attack a guard's classifier and detectors together, block by block, and print what became of the inputs."""
-    import numpy as np
-
     from robustgen import runtime
-    from robustgen.artifacts import RESULTS, check_free, read_artifact, staged, to_json, write_atomically
-    from robustgen.evaluation.blocks import read_block, write_block, write_samples
+    from robustgen.artifacts import check_free, read_artifact, staged
     from robustgen.evaluation.robustness import fingerprint
     from robustgen.evaluation.select import data_for, threat_on
     from robustgen.guard import Guard
@@ -64,47 +91,67 @@ def attack_guard(
     rows = source.spread(part, limit)
     members = None if only is None else [each.strip() for each in only.split(",")]
     key = fingerprint(
-        command="attack adaptive", bundle=chosen, only=members, guard=read_artifact(guard).sha256, norm=threat.norm,
-        eps=threat.eps, data=source.spec.sha256, split=part, limit=limit, seed=seed, device=str(where),
-    )  # fmt: skip
+        command="attack adaptive",
+        bundle=chosen,
+        only=members,
+        guard=read_artifact(guard).sha256,
+        norm=threat.norm,
+        eps=threat.eps,
+        data=source.spec.sha256,
+        split=part,
+        limit=limit,
+        seed=seed,
+        device=str(where),
+    )
     pool = source.read(source.spread("calibration", 2000)).x.to(where)
-    blocks: list[dict[str, Any]] = []
+    siege = _Siege(loaded, threat, chosen, members, pool, seed, batch_size)
     with nullcontext() if out is None else staged(out, force, key) as directory:
         with output.counting(f"{chosen} {threat.norm} eps {threat.eps:.4g}", len(rows), quiet) as progress:
-            for number, start in enumerate(range(0, len(rows), _BLOCK)):
-                path = None if directory is None else directory / f"block-{number:05d}.npz"
-                if path is not None and path.is_file():
-                    done = read_block(path)
-                    progress(len(done["index"]))
-                else:
-                    batch = source.read(rows[start : start + _BLOCK]).to(where)
-                    done = _block(loaded, batch, threat, chosen, members, pool, seed, batch_size, progress)
-                    if path is not None:
-                        write_atomically(path, partial(write_block, arrays=done))
-                blocks.append({key: value for key, value in done.items() if key != "x_adv"})
-        names = blocks[0].pop("members").tolist() if blocks else []
-        samples = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-        summary = _summary(chosen, loaded, source.spec.name, threat, samples, names)
+            samples, names = _attacked(siege, source, rows, directory, progress)
+        summary = _summary(siege, source.spec.name, samples, names)
         if directory is not None:
-            write_samples(directory, samples)
-            (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+            _write(directory, samples, summary)
     output.warn_skipped(source.skipped, quiet)
     if json:
         output.emit(summary)
         return
     title = f"{chosen} on {guard}: {threat.norm}, eps {threat.eps:.4g}, {summary['n']} inputs of {source.spec.name}"
-    shares = [(name, f"{value['value']:.2%}", f"{value['low']:.2%} to {value['high']:.2%}")
-              for name, value in summary["shares"].items()]  # fmt: skip
-    found = [(f"found by {member['name']}", str(member["lost"]), "") for member in summary["members"]]
-    output.table(title, ("", "value", "95 % interval"), [*shares, *found, ("seconds", f"{summary['seconds']:.1f}", "")])
+    _print(title, summary)
     if out is not None:
         output.facts([("results", str(out))])
 
 
-def _block(
-    guard: Any, batch: Any, threat: Any, bundle: str, only: list[str] | None, pool: Any, seed: int,
-    batch_size: int | None, progress: Any,
-) -> dict[str, Any]:  # fmt: skip
+def _attacked(
+    siege: _Siege,
+    source: Source,
+    rows: np.ndarray[Any, Any],
+    directory: Path | None,
+    progress: Callable[[float], None],
+) -> tuple[Arrays, list[str]]:
+    """The arrays of all inputs, and the names of the attacks; blocks that `directory` holds are not attacked again."""
+    import numpy as np
+
+    from robustgen.artifacts import write_atomically
+    from robustgen.evaluation.blocks import read_block, write_block
+
+    blocks: list[Arrays] = []
+    for number, start in enumerate(range(0, len(rows), _BLOCK)):
+        path = None if directory is None else directory / f"block-{number:05d}.npz"
+        if path is not None and path.is_file():
+            done = read_block(path)
+            progress(len(done["index"]))
+        else:
+            batch = source.read(rows[start : start + _BLOCK]).to(siege.guard.device)
+            done = _block(siege, batch, progress)
+            if path is not None:
+                write_atomically(path, partial(write_block, arrays=done))
+        blocks.append({key: value for key, value in done.items() if key != "x_adv"})
+    names: list[str] = blocks[0]["members"].tolist()
+    kept = [key for key in blocks[0] if key != "members"]
+    return {key: np.concatenate([block[key] for block in blocks]) for key in kept}, names
+
+
+def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Arrays:
     """The arrays of one block."""
     import numpy as np
 
@@ -113,49 +160,102 @@ def _block(
 
     if batch.y is None:
         raise DataError("an attack needs labelled inputs, and these have no labels")
-    wrong, accepted, score, _ = verdicts(guard, batch.x, batch.y)
-    began = evade(guard, batch.x, batch.y, threat, bundle=bundle, only=only, pool=pool, seed=seed,
-                  batch_size=batch_size, progress=progress)  # fmt: skip
+    wrong, accepted, score, _ = verdicts(siege.guard, batch.x, batch.y)
+    evasion = evade(
+        siege.guard,
+        batch.x,
+        batch.y,
+        siege.threat,
+        bundle=siege.bundle,
+        only=siege.only,
+        pool=siege.pool,
+        smallest=siege.smallest,
+        seed=siege.seed,
+        batch_size=siege.batch_size,
+        progress=progress,
+    )
     tensors = {
-        "index": batch.index, "y": batch.y, "clean_wrong": wrong, "clean_accepted": accepted, "clean_score": score,
-        "lost": began.lost, "fooled": began.fooled, "score": began.score, "member": began.member,
-        "forward": began.forward, "backward": began.backward, "x_adv": began.x_adv.float(),
-    }  # fmt: skip
-    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in tensors.items()}
-    share = sum(began.seconds.values()) / max(1, len(batch.y))
-    return arrays | {"seconds": np.full(len(batch.y), share), "members": np.asarray(began.members),
-                     "surrogate": np.full(len(batch.y), began.surrogate)}  # fmt: skip
+        "index": batch.index,
+        "y": batch.y,
+        "clean_wrong": wrong,
+        "clean_accepted": accepted,
+        "clean_score": score,
+        "lost": evasion.lost,
+        "fooled": evasion.fooled,
+        "score": evasion.score,
+        "size": siege.threat.distance(evasion.x_adv, batch.x),
+        "member": evasion.member,
+        "forward": evasion.forward,
+        "backward": evasion.backward,
+        "x_adv": evasion.x_adv.float(),
+    }
+    n = len(batch.y)
+    return {name: value.cpu().numpy() for name, value in tensors.items()} | {
+        "seconds": np.full(n, sum(evasion.seconds.values()) / max(1, n)),
+        "members": np.asarray(evasion.members),
+        "surrogate": np.full(n, evasion.surrogate),
+    }
 
 
-def _summary(
-    bundle: str, guard: Any, data: str, threat: Any, samples: dict[str, np.ndarray[Any, Any]], names: list[str]
-) -> dict[str, Any]:
+def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dict[str, Any]:
+    import numpy as np
+
+    from robustgen.evaluation.curve import evasions
     from robustgen.metrics import proportion
 
-    n = len(samples["y"])
+    n, lost = len(samples["y"]), samples["lost"]
     right = ~samples["clean_wrong"] & samples["clean_accepted"]
     shares = {
         "useful accuracy (right and accepted)": right,
-        "attack success (wrong and accepted)": samples["lost"],
-        "robust accuracy with detector": ~samples["lost"],
-        "right, accepted and never evaded": right & ~samples["lost"],
+        "attack success (wrong and accepted)": lost,
+        "robust accuracy with detector": ~lost,
+        "right, accepted and never evaded": right & ~lost,
         "fooled, accepted or not": samples["fooled"],
     }
     return {
-        "attack": bundle,
-        "guard": guard.name,
+        "attack": siege.bundle,
+        "guard": siege.guard.name,
         "data": data,
-        "norm": threat.norm,
-        "eps": threat.eps,
-        "fpr": guard.threshold.fpr,
+        "norm": siege.threat.norm,
+        "eps": siege.threat.eps,
+        "fpr": siege.guard.threshold.fpr,
         "surrogate": bool(samples["surrogate"].any()),
         "n": n,
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},
         "members": [
-            {"name": name, "lost": int((samples["lost"] & (samples["member"] == number)).sum())}
+            {"name": name, "lost": int((lost & (samples["member"] == number)).sum())}
             for number, name in enumerate(names)
         ],
+        "curve": evasions(siege.threat, lost, samples["size"]) if siege.smallest else [],
+        "median_size": float(np.median(samples["size"][lost])) if siege.smallest and lost.any() else None,
         "forward_passes": int(samples["forward"].sum()),
         "backward_passes": int(samples["backward"].sum()),
         "seconds": float(samples["seconds"].sum()),
     }
+
+
+def _write(directory: Path, samples: Arrays, summary: dict[str, Any]) -> None:
+    from robustgen.artifacts import RESULTS, to_json
+    from robustgen.evaluation.blocks import write_samples
+    from robustgen.report.evasion_page import save_evasion_report
+
+    write_samples(directory, samples)
+    save_evasion_report(directory, summary, shlex.join(["robustgen", *sys.argv[1:]]))
+    (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
+
+
+def _print(title: str, summary: dict[str, Any]) -> None:
+    def row(name: str, value: float, low: float, high: float) -> tuple[str, str, str]:
+        return name, f"{value:.2%}", f"{low:.2%} to {high:.2%}"
+
+    shares = [row(name, share["value"], share["low"], share["high"]) for name, share in summary["shares"].items()]
+    found = [(f"found by {member['name']}", str(member["lost"]), "") for member in summary["members"]]
+    median = summary["median_size"]
+    sizes = [] if median is None else [(f"median {summary['norm']} of successes", f"{median:.4g}", "")]
+    seconds = ("seconds", f"{summary['seconds']:.1f}", "")
+    output.table(title, ("", "value", "95 % interval"), [*shares, *found, *sizes, seconds])
+    if summary["curve"]:
+        points = [
+            row(f"{point['eps']:.4g}", point["success"], *point["success_interval"]) for point in summary["curve"]
+        ]
+        output.table("success against eps", ("eps", "value", "95 % interval"), points)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from robustgen.attacks.ascend import Keep, Rule, ascend
@@ -40,14 +40,19 @@ class Clear:
 
         def watched(point: Tensor) -> Tensor:
             logits = model(point)
-            top = logits.detach().topk(min(2, logits.shape[1]), dim=1).values
-            leads.append(top[:, 0] - top[:, -1] > 1e-5 * top.abs().amax(1))
+            leads.append(clear(logits))
             return logits
 
         value, achieved = self.objective(watched, x, y)
         for lead in leads:
             achieved = achieved & lead
         return value, achieved
+
+
+def clear(logits: Float[Tensor, "m classes"]) -> Bool[Tensor, " m"]:
+    """Whether the best logit leads by more than 1e-5 of its size."""
+    top = logits.detach().topk(min(2, logits.shape[1]), dim=1).values
+    return top[:, 0] - top[:, -1] > 1e-5 * top.abs().amax(1)
 
 
 def closest(

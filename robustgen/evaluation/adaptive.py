@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.base import Attack, check_inputs
 from robustgen.attacks.evading import EvadingPGD
+from robustgen.attacks.evading_carlini_wagner import EvadingCarliniWagner
 from robustgen.attacks.matching import Pool
 from robustgen.attacks.passes import evaluated
 from robustgen.calibration import Threshold
@@ -29,7 +30,7 @@ from robustgen.registry import suggestion
 from robustgen.threat import ThreatModel
 
 _BATCH = 250
-_FOLLOWING = (EvadingPGD,)
+_FOLLOWING = (EvadingPGD, EvadingCarliniWagner)
 """Attacks that need gradients of the score."""
 _DRAWS = 40
 """Fresh draws of a random score that the last verdict rests on."""
@@ -112,6 +113,7 @@ def evade(
     pool: Float[Tensor, "k *shape"] | None = None,
     known: Evasion | None = None,
     score: Score | None = None,
+    smallest: bool = False,
     seed: int = 0,
     batch_size: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -122,7 +124,8 @@ def evade(
     `known`: the result in a smaller ball, whose successes count in this one too. `score`: what has gradients in place
     of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws.
     Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
-    that is learnt first, on the pool (`imitate`). `progress`: called with the number of inputs just done. Raises
+    that is learnt first, on the pool (`imitate`). `smallest`: carlini-wagner goes on after its first success, to the
+    nearest that it finds. `progress`: called with the number of inputs just done. Raises
     `UsageError` for unknown names and inputs that do not fit.
     """
     check_inputs(threat, x, y)
@@ -134,7 +137,8 @@ def evade(
 
     def made(score: Score | None) -> dict[str, Attack]:
         gradients, verdict = rejection_of(guard, draws, score), rejection_of(guard, draws)
-        return chosen(members(spend, threat, gradients, verdict, clean, embeds, **settings), only)
+        whole = members(spend, threat, gradients, verdict, clean, embeds, smallest, **settings)
+        return chosen(whole, only, spend.named)
 
     attacks = made(score)
     blind = not guard.differentiable and score is None and len(x) > 0

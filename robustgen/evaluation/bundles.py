@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from robustgen.attacks.base import Attack
 from robustgen.attacks.evading import EvadingPGD, Start
+from robustgen.attacks.evading_carlini_wagner import EvadingCarliniWagner
 from robustgen.attacks.hop_skip_jump import HopSkipJump
 from robustgen.attacks.matching import Matching, Pool
+from robustgen.attacks.minimal import MinimalMode
 from robustgen.attacks.square import Square
 from robustgen.errors import UsageError
 from robustgen.objectives import Evade, Rejection, VerdictOnly
@@ -32,6 +35,7 @@ FAMILIES = {
     "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
     "multi-targeted": Entry("", "s-pgd and lagrangian-0.5 towards each of the likeliest wrong classes"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
+    "carlini-wagner": Entry("", "Adam on weighted shortfalls of label and score, smallest change (Carlini 2017)"),
     "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
     "hop-skip-jump": Entry("", "a walk along the boundary of wrong and accepted, by verdicts alone (Chen 2020)"),
 }
@@ -46,7 +50,8 @@ class Bundle:
     `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each
     of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores,
     `boundary_queries` of verdicts by HopSkipJump (Linf and L2), from inputs of other classes that are accepted.
-    `draws`: of a random score, averaged at every step.
+    `draws`: of a random score, averaged at every step. `carlini_steps` for each of `carlini_searches` pairs of weights
+    by Carlini and Wagner's attack (Linf and L2). `named`: the families that run only where they are asked for by name.
     """
 
     steps: int
@@ -60,12 +65,23 @@ class Bundle:
     score_queries: int
     draws: int
     boundary_queries: int = 0
+    carlini_steps: int = 0
+    carlini_searches: int = 9
+    named: tuple[str, ...] = ()
 
 
 BUNDLES = {
-    "adaptive-standard": Bundle(100, ("random", "pgd"), 1, 3, 50, 50, 1, 500, 0, 20),
-    "adaptive-strong": Bundle(1000, ("random", "pgd", "detector", "clean"), 5, None, 500, 500, 5, 5000, 5000, 40, 5000),
+    "adaptive-standard": Bundle(
+        100, ("random", "pgd"), 1, 3, 50, 50, 1, 500, 0, 20, carlini_steps=100, named=("carlini-wagner",)
+    ),
+    "adaptive-strong": Bundle(
+        1000, ("random", "pgd", "detector", "clean"), 5, None, 500, 500, 5, 5000, 5000, 40, 5000, carlini_steps=1000
+    ),
 }
+
+
+_ADAM = {"linf": 0.2, "l2": 0.1}
+"""Step sizes of carlini-wagner that lose most inputs of Fashion-MNIST's guards in 100 steps for each search."""
 
 
 def members(
@@ -75,16 +91,18 @@ def members(
     verdict: Rejection,
     pool: Pool | None,
     embeds: dict[str, Callable[[Tensor], Tensor] | None],
+    smallest: bool = False,
     **settings: Any,
 ) -> dict[str, Attack]:
     """The attacks of `bundle` by name, in the order in which they run.
 
     `rejection` gives the gradients and `verdict` the verdicts, the same unless the score has no gradients of its own.
-    `pool`: for matching, None = without. `embeds`: what is matched, by name. `settings`: of every attack, such as its
-    seed.
+    `pool`: for matching, None = without. `embeds`: what is matched, by name. `smallest`: `carlini-wagner` takes all its
+    steps to come as near as it can. `settings`: of every attack, such as its seed.
     """
     found: dict[str, Attack] = {}
     mode: Any = "max-loss" if rejection.draws > 1 else "evaluate"  # one lucky mean of draws is no success
+    nearest: MinimalMode = "minimal" if smallest else "evaluate"
     if bundle.steps:
         for start in bundle.starts:
             for name, way in WAYS.items():
@@ -118,6 +136,17 @@ def members(
                 references=bundle.references,
                 **settings,
             )
+    walls = math.isfinite(threat.high - threat.low)
+    if bundle.carlini_steps and (threat.norm == "linf" or (threat.norm == "l2" and walls)):
+        found["carlini-wagner"] = EvadingCarliniWagner(
+            threat=threat,
+            rejection=rejection,
+            steps=bundle.carlini_steps,
+            searches=bundle.carlini_searches,
+            step_size=_ADAM[threat.norm],
+            mode=nearest,
+            **settings,
+        )
     if bundle.queries:
         found["square-verdicts"] = Square(
             threat=threat, objective=VerdictOnly(verdict), queries=bundle.queries, drift=True, **settings
@@ -138,16 +167,19 @@ def members(
     return found
 
 
-def chosen(attacks: dict[str, Attack], only: Sequence[str] | None) -> dict[str, Attack]:
-    """Those whose name, or the family it begins with, is among `only`; None = all. Raises `UsageError` for a name that
-    fits none.
+def chosen(attacks: dict[str, Attack], only: Sequence[str] | None, named: Sequence[str] = ()) -> dict[str, Attack]:
+    """Those whose name, or the family it begins with, is among `only`; None = all but those of the families `named`.
+    Raises `UsageError` for a name that fits none.
     """
     if only is None:
-        return attacks
+        return {member: attack for member, attack in attacks.items() if not any(_is_of(member, n) for n in named)}
     for name in only:
         if not any(_is_of(member, name) for member in attacks):
             if name in FAMILIES:
-                raise UsageError(f"this bundle has no {name}, only {', '.join(attacks)}: take adaptive-strong")
+                raise UsageError(
+                    f"this bundle has no {name} for this norm and these inputs, only {', '.join(attacks)}: take "
+                    "adaptive-strong, or linf"
+                )
             raise UsageError(suggestion(name, [*FAMILIES, *attacks], "adaptive attack"))
     return {member: attack for member, attack in attacks.items() if any(_is_of(member, name) for name in only)}
 
@@ -158,7 +190,7 @@ def _is_of(member: str, name: str) -> bool:
 
 def effort(attack: Attack) -> dict[str, int]:
     """What `attack` may spend on one input, as declared."""
-    names = ("steps", "start_steps", "restarts", "targets", "references", "queries")
+    names = ("steps", "start_steps", "searches", "restarts", "targets", "references", "queries")
     spent = {name: int(getattr(attack, name)) for name in names if getattr(attack, name, 0)}
     rejection = getattr(attack, "rejection", None) or getattr(attack.objective, "rejection", None)
     return spent | {"draws": rejection.draws if isinstance(rejection, Rejection) else attack.eot}
@@ -166,5 +198,5 @@ def effort(attack: Attack) -> dict[str, int]:
 
 def longer(bundle: Bundle, factor: int) -> Bundle:
     """`bundle` with `factor` times the steps and queries."""
-    scaled = ("steps", "target_steps", "match_steps", "queries", "score_queries", "boundary_queries")
+    scaled = ("steps", "target_steps", "match_steps", "queries", "score_queries", "boundary_queries", "carlini_steps")
     return replace(bundle, **{name: factor * getattr(bundle, name) for name in scaled})

@@ -1,4 +1,4 @@
-"""Robust accuracy against eps: which sizes are tried, and the curve that follows from what was found."""
+"""Robust accuracy or success against eps: which sizes are tried, and the curve that follows from what was found."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from robustgen.attacks.base import Attack
 from robustgen.errors import UsageError
 from robustgen.metrics import proportion
+from robustgen.threat import ThreatModel
 
 _POINTS = 16  # of the curve of an attack for the smallest change, where no sizes are asked for
 
@@ -42,20 +43,37 @@ def curve(attack: Attack, samples: dict[str, npt.NDArray[Any]], grid: Sequence[f
     """
     correct = samples["clean_prediction"] == samples["y"]
     success, needed = samples["success"], samples["eps"]
-    grid = tuple(grid) or _chosen(attack, needed[success])
     points = []
-    for eps in grid:
-        # the rounding of one float32 addition, as ThreatModel.allows has it
-        fooled = success & ((needed <= eps * (1 + 1e-6) + 6e-8) | (eps >= attack.threat.eps))
+    for eps in tuple(grid) or _chosen(attack.threat, needed[success]):
+        fooled = _within(attack.threat, success, needed, eps)
         held = proportion(int((correct & ~fooled).sum()), len(correct))
         points.append({"eps": eps, "robust_accuracy": held.value, "robust_accuracy_interval": [held.low, held.high]})
     return points
 
 
-def _chosen(attack: Attack, norms: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """From 0 to where the last input fell, or to the attack's eps where some hold, that eps always included."""
-    largest = float(norms.max()) if len(norms) else attack.threat.eps
-    grid = np.linspace(0, min(largest, attack.threat.eps), _POINTS)
-    if attack.threat.norm == "l0":
+def evasions(
+    threat: ThreatModel, lost: npt.NDArray[np.bool_], needed: npt.NDArray[np.floating[Any]]
+) -> list[dict[str, Any]]:
+    """For each size: the share of inputs that have a wrong label accepted at a change up to that size, which never
+    falls. `needed` (n,): the smallest change found, where `lost`.
+    """
+    points = []
+    for eps in _chosen(threat, needed[lost]):
+        share = proportion(int(_within(threat, lost, needed, eps).sum()), len(lost))
+        points.append({"eps": eps, "success": share.value, "success_interval": [share.low, share.high]})
+    return points
+
+
+def _within(threat: ThreatModel, success: npt.NDArray[Any], needed: npt.NDArray[Any], eps: float) -> npt.NDArray[Any]:
+    # the rounding of one float32 addition, as ThreatModel.allows has it
+    inside: npt.NDArray[Any] = success & ((needed <= eps * (1 + 1e-6) + 6e-8) | (eps >= threat.eps))
+    return inside
+
+
+def _chosen(threat: ThreatModel, norms: npt.NDArray[np.floating[Any]]) -> tuple[float, ...]:
+    """From 0 to where the last input fell, or to the largest size where some hold, that size always included."""
+    largest = float(norms.max()) if len(norms) else threat.eps
+    grid = np.linspace(0, min(largest, threat.eps), _POINTS)
+    if threat.norm == "l0":
         grid = np.ceil(grid)
-    return tuple(sorted({*grid.tolist(), attack.threat.eps}))
+    return tuple(sorted({*grid.tolist(), threat.eps}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,33 @@ def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
         assert samples["forward"].sum() == found["forward_passes"] > 0
     assert sum(member["lost"] for member in found["members"]) == round(12 * lost)
     assert [member["name"] for member in found["members"]] == ["s-pgd-random", "square-verdicts", "clean"]
+    assert found["curve"] == []  # the first success within eps is taken, so that the sizes tell nothing
+    page = (tmp_path / "run/report.html").read_text()
+    assert "s-pgd-random" in page
+    assert "data:image" not in page
+
+
+def test_the_smallest_changes_give_a_curve(run: Run, two: Path, tmp_path: Path) -> None:
+    attack = ("attack", "adaptive", "--guard", "g", "--data", two, "--limit", 12, "--only", "carlini-wagner")
+    ran = run(*attack, "--norm", "l2", "--eps", 4, "--out", "run", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    curve, shares = ran.json["curve"], ran.json["shares"]
+    assert curve == json.loads((tmp_path / "run/results.json").read_text())["curve"]
+    assert all(small["success"] <= large["success"] for small, large in pairwise(curve))
+    assert curve[-1]["success"] == shares["attack success (wrong and accepted)"]["value"] > 0
+    with np.load(tmp_path / "run/samples.npz") as samples:
+        lost, size = samples["lost"], samples["size"]
+        for point in curve:
+            assert point["success"] == (lost & (size <= point["eps"] * (1 + 1e-5))).mean()
+        assert ran.json["median_size"] == np.median(size[lost])
+        assert (size[samples["clean_wrong"] & samples["clean_accepted"]] == 0).all()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "data:image" in page
+    assert "The curve in numbers" in page
+    half = curve[len(curve) // 2]
+    near = run(*attack, "--norm", "l2", "--eps", half["eps"], "--json").json
+    assert near["shares"]["attack success (wrong and accepted)"]["value"] == half["success"]
+    assert "success against eps" in run(*attack, "--norm", "l2", "--eps", 4).out
 
 
 def test_a_guard_without_gradients_is_attacked_by_a_stand_in(run: Run, two: Path) -> None:

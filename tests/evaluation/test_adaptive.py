@@ -20,7 +20,9 @@ from robustgen.objectives import Misclassify, margin
 from robustgen.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.2)
-SHORT = Bundle(30, ("random", "pgd", "detector", "clean"), 2, None, 15, 15, 2, 40, 40, 4)
+SHORT = Bundle(
+    30, ("random", "pgd", "detector", "clean"), 2, None, 15, 15, 2, 40, 40, 4, carlini_steps=15, carlini_searches=4
+)
 SOURCES = ("clean", "smaller ball")
 
 
@@ -100,7 +102,7 @@ def test_an_input_is_lost_exactly_where_a_legal_point_is_accepted_as_the_other_c
     is_true(Toy(), evasion, x, y)
 
 
-@pytest.mark.parametrize("name", ["s-pgd", "o-pgd", "lagrangian", "multi-targeted"])
+@pytest.mark.parametrize("name", ["s-pgd", "o-pgd", "lagrangian", "multi-targeted", "carlini-wagner"])
 def test_every_member_alone_breaks_what_can_be_broken(name: str, generator: torch.Generator) -> None:
     x, y = near_the_border(50, generator)
     evasion = evade(Toy(), x, y, THREAT, bundle=longer(SHORT, 4), only=[name])
@@ -165,7 +167,7 @@ def test_adding_an_attack_never_lowers_success(generator: torch.Generator) -> No
 
 def test_a_larger_ball_keeps_what_the_smaller_lost(generator: torch.Generator) -> None:
     x, y = near_the_border(60, generator)
-    weak = replace(SHORT, steps=1, target_steps=0, match_steps=0, queries=0, score_queries=0)
+    weak = replace(SHORT, steps=1, target_steps=0, match_steps=0, queries=0, score_queries=0, carlini_steps=0)
     small = evade(Toy(), x, y, ThreatModel("linf", 0.1), bundle=SHORT)
     large = evade(Toy(), x, y, THREAT, bundle=weak, known=small)
     assert small.lost.any()
@@ -176,7 +178,7 @@ def test_a_larger_ball_keeps_what_the_smaller_lost(generator: torch.Generator) -
 
 def test_a_result_outside_the_ball_is_no_success(generator: torch.Generator) -> None:
     x, y = near_the_border(30, generator)
-    none = replace(SHORT, steps=0, target_steps=0, match_steps=0, queries=0, score_queries=0)
+    none = replace(SHORT, steps=0, target_steps=0, match_steps=0, queries=0, score_queries=0, carlini_steps=0)
     far = evade(Toy(), x, y, THREAT, bundle=SHORT)
     near = evade(Toy(), x, y, ThreatModel("linf", 0.01), bundle=none, known=far)
     assert far.lost.any()
@@ -273,5 +275,35 @@ def test_bad_requests_are_told(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_bundles_hold_every_family(name: str) -> None:
-    assert set(FAMILIES) >= {"s-pgd", "o-pgd", "lagrangian", "multi-targeted", "matching", "square"}
+    assert set(FAMILIES) >= {"s-pgd", "o-pgd", "lagrangian", "multi-targeted", "matching", "carlini-wagner", "square"}
     assert BUNDLES[name].steps >= 100
+    assert BUNDLES[name].carlini_steps >= 100
+
+
+def test_a_family_that_runs_only_by_name(generator: torch.Generator) -> None:
+    x, y = near_the_border(10, generator)
+    apart = replace(SHORT, steps=2, target_steps=0, match_steps=0, score_queries=0, named=("carlini-wagner",))
+    assert "carlini-wagner" in evade(Toy(), x, y, THREAT, bundle=replace(apart, named=())).effort
+    assert "carlini-wagner" not in evade(Toy(), x, y, THREAT, bundle=apart).effort
+    assert set(evade(Toy(), x, y, THREAT, bundle=apart, only=["carlini-wagner"]).effort) == {"carlini-wagner"}
+    for norm in ("l1", "l2"):  # the second of a table, without walls
+        threat = ThreatModel(norm, 0.1, *((0.0, 1.0) if norm == "l1" else (-np.inf, np.inf)))  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="this bundle has no carlini-wagner for this norm"):
+            evade(Toy(), x, y, threat, bundle=apart, only=["carlini-wagner"])
+
+
+def test_the_nearest_point_is_asked_for(generator: torch.Generator) -> None:
+    """The first value has to cross the border, and the second to come within 0.1 of the other class's place."""
+    x, y = near_the_border(40, generator)
+    spend = replace(SHORT, carlini_steps=50, carlini_searches=6)
+    threat = ThreatModel("linf", 1.0)
+    asked = [evade(Toy(), x, y, threat, bundle=spend, only=["carlini-wagner"], smallest=far) for far in (False, True)]
+    best = torch.maximum((x[:, 0] - 0.5).abs(), (second(x, 1 - y) - 0.1).clamp(min=0))
+    for evasion in asked:
+        assert evasion.lost.all()
+        is_true(Toy(), evasion, x, y, threat)
+    first, nearest = (threat.distance(evasion.x_adv, x) for evasion in asked)
+    assert (nearest >= best - 1e-5).all()
+    assert (nearest <= 1.05 * best + 0.01).all()
+    assert (nearest <= first).all()
+    assert first.mean() > nearest.mean() + 0.02

@@ -22,6 +22,7 @@ from robustgen.data.array_source import ArraySource
 from robustgen.data.load import load
 from robustgen.data.source import Source
 from robustgen.errors import UsageError
+from robustgen.evaluation.curve import evasions
 from robustgen.evaluation.robustness import Robustness, evaluate_attack
 from robustgen.evaluation.summary import configuration, full_steps
 from robustgen.threat import ThreatModel
@@ -248,3 +249,19 @@ def test_an_attack_that_never_stops_early_has_no_ceiling(linear: Linear2, source
     found = evaluated(FMN(threat=LINF, steps=10), linear, source)
     assert found.summary["steps"] == 10
     assert found.summary["ceiling"] is None
+
+
+def test_success_against_eps_of_what_was_found() -> None:
+    """Ten inputs, the smallest changes known: the share within each size, up to the largest allowed."""
+    needed = np.array([0.0, 0.01, 0.02, 0.02, 0.05, 0.07, 0.1, 0.2, 0.2, 0.2])
+    lost = np.arange(10) < 7
+    points = evasions(LINF, lost, needed)
+    for point in points[:-1]:
+        assert point["success"] == (lost & (needed <= point["eps"] + 1e-7)).mean()
+        low, high = point["success_interval"]
+        assert low <= point["success"] <= high
+    assert (points[0]["eps"], points[0]["success"]) == (0.0, 0.1)
+    assert (points[-1]["eps"], points[-1]["success"]) == (0.2, 0.7)
+    none = evasions(LINF, np.zeros(10, dtype=bool), needed)
+    assert none[-1]["eps"] == 0.2
+    assert not any(point["success"] for point in none)

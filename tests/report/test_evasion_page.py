@@ -1,0 +1,49 @@
+"""The report of an attack on a guard says what its results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustgen.report.evasion_page import evasion_curve, evasion_page, save_evasion_report
+from robustgen.report.page import render
+
+SHARE = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 100}
+CURVE = [
+    {"eps": 0.0, "success": 0.0, "success_interval": [0.0, 0.04]},
+    {"eps": 0.1, "success": 0.25, "success_interval": [0.17, 0.34]},
+    {"eps": 0.2, "success": 0.4, "success_interval": [0.3, 0.5]},
+]
+
+
+def summary(**changed: Any) -> dict[str, Any]:
+    return {
+        "attack": "adaptive-standard", "guard": "pca <b>", "data": "digits", "norm": "linf", "eps": 0.2, "fpr": 0.05,
+        "surrogate": False, "n": 100, "shares": {"attack success (wrong and accepted)": SHARE},
+        "members": [{"name": "carlini-wagner", "lost": 39}, {"name": "clean", "lost": 1}], "curve": CURVE,
+        "forward_passes": 900, "backward_passes": 800, "seconds": 2.0,
+    } | changed  # fmt: skip
+
+
+def test_the_curve_is_drawn_as_it_is() -> None:
+    (axes,) = evasion_curve(summary()).axes
+    (line,) = axes.lines
+    np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), [0.0, 0.1, 0.2])
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), [0.0, 0.25, 0.4])
+
+
+def test_the_page_says_what_was_found() -> None:
+    page = render(evasion_page(summary(), "robustgen attack adaptive"))
+    for text in ("40.00%", "30.00% to 50.00%", "carlini-wagner", "39", "25.00%", "pca &lt;b&gt;"):
+        assert text in page.replace("\N{NO-BREAK SPACE}", "")
+    assert "has no gradients" not in page
+    assert "has no gradients" in render(evasion_page(summary(surrogate=True)))
+
+
+def test_without_a_curve_there_is_no_chapter_on_it(tmp_path: Path) -> None:
+    path = save_evasion_report(tmp_path, summary(curve=[]))
+    assert "attacker's reach grows" not in path.read_text(encoding="utf-8").replace("&#39;", "'")
+    titles = [section.title for section in evasion_page(summary()).sections]
+    assert titles == ["Success as the attacker's reach grows", "Attacks"]
