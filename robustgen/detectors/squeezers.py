@@ -62,7 +62,9 @@ def smooth_median(x: Float[Tensor, "n c h w"], width: int) -> Float[Tensor, "n c
     return windows.sort(1).values[:, width * width // 2].reshape(n, channels, height, columns)
 
 
-def smooth_means(x: Float[Tensor, "n c h w"], window: int, patch: int, strength: float | Tensor) -> Float[Tensor, "n c h w"]:
+def smooth_means(
+    x: Float[Tensor, "n c h w"], window: int, patch: int, strength: float | Tensor
+) -> Float[Tensor, "n c h w"]:
     """Non-local means (Buades, Coll, Morel 2005): each value is the mean of those at most window // 2 away, weighted
     with exp(-d^2 / strength^2), d^2 being the mean squared difference of the patch x patch values around the two.
     """
