@@ -28,6 +28,7 @@ COMMANDS = (
     "attack",
     "fit",
     "detect",
+    "certify",
     "bench",
     "encode",
     "reconstruct",

@@ -45,8 +45,7 @@ def victim(digits: Source) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def security(digits: Source, victim: LoadedModel) -> CalibratedDetector:
-    options = {"steps": 60, "width": 4, "pushes": 1, "batch_size": 64}
-    return CalibratedDetector.fit("gat", digits, model=victim, options=options)
+    return CalibratedDetector.fit("certified-gat", digits, model=victim, options={"steps": 200, "eps": 0.05})
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +86,9 @@ def test_no_score_in_the_ball_is_below_what_is_proven(
 @pytest.mark.parametrize("name", ["alone", "or"])
 def test_no_attacker_breaks_what_is_certified(name: str, guards: dict[str, Guard], digits: Source) -> None:
     guard, (x, y) = guards[name], some(digits)
-    threat = ThreatModel("linf", EPS / 2)
+    threat = ThreatModel("linf", EPS)
     certificate = certify(guard, x, y, threat)
-    assert 0.05 < certificate.certified.double().mean() < 1  # the test could fail
+    assert 0.2 < certificate.certified.double().mean() < 1  # the test could fail
     lost = evade(guard, x, y, threat, bundle=QUICK).lost
     assert not (lost & certificate.certified).any()
     assert not (~certificate.right & certificate.accepted & certificate.certified).any()
@@ -182,7 +181,7 @@ def test_a_classifier_without_bounds_proves_nothing(
     x, y = some(digits)
     smooth = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU()).eval()
     detector = CalibratedDetector(
-        "gat", security.detector, calibrate(security.calibration_scores, 0.05), security.calibration_scores,
+        "certified-gat", security.detector, calibrate(security.calibration_scores, 0.05), security.calibration_scores,
         digits.spec, security.n_train,
     )  # fmt: skip
     found = certify(Guard(smooth, detector), x, y, ThreatModel("linf", 0.001))
