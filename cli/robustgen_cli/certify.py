@@ -35,7 +35,9 @@ def certify(
     ] = "interval",
     split: Annotated[
         str,
-        typer.Option("--split", help="train, calibration, test, all, or auto: the test split of data trained on."),
+        typer.Option(
+            "--split", help="Which inputs: train, calibration, test, all, or auto (test, where trained on it)."
+        ),
     ] = "auto",
     limit: o.Limit = None,
     model: o.OptionalModel = None,

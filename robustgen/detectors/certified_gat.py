@@ -55,7 +55,7 @@ class CertifiedGATDetector(Detector):
         preset: str = "default",
         steps: int | None = None,
         batch_size: int = 128,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 6e-3,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -85,6 +85,7 @@ class CertifiedGATDetector(Detector):
             learning_rate=self.learning_rate,
             weight_decay=1e-5,
             seed=self.seed,
+            clip=1.0,
             precision="float32",
         )
 

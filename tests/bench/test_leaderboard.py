@@ -178,6 +178,7 @@ def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path:
         "Precision where attacks are rare",
         "Harmless noise",
         "Can these figures be believed?",
+        "What is proven",
         "What may be quoted",
     ):
         assert section in text
@@ -191,6 +192,10 @@ def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path:
     assert shown in text
     assert shown in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert "trained plain" in best["detail"]["sentence"]
+    proven = Figure(**best["metrics"]["certified"])
+    assert proven.value == pytest.approx(0.5 * SKILLS["gat"] + 0.005)
+    assert written(proven, "percent") in text
+    assert "no bounds are known of the scores of pca" in text
 
 
 def test_comparison_tells_only_what_the_intervals_do_not_explain(suite: Suite, tmp_path: Path) -> None:
