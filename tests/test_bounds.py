@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from robustgen.attacks.pgd import PGD
-from robustgen.bounds import Box, Outputs, Scaled, box, layers, logit_bounds, pair_bounds, through
+from robustgen.bounds import METHODS, Box, Outputs, Scaled, box, layers, logit_bounds, pair_bounds, through
 from robustgen.errors import UsageError
 from robustgen.models.build import build
 from robustgen.models.gan import Discriminator
@@ -146,6 +146,50 @@ def test_folding_the_last_layer_in_is_tighter_than_bounding_it_by_itself(generat
         found, apart = logit_bounds(network, ball), through(network, ball)
     loose = (apart.centre - apart.radius)[:, :, None] - (apart.centre + apart.radius)[:, None]
     assert (found.lead > loose)[:, ~torch.eye(5, dtype=torch.bool)].all()
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_linear_bounds_hold_and_are_tighter(kind: str, generator: torch.Generator) -> None:
+    network, shape = _made(kind)
+    x = torch.rand(3, *shape, generator=generator)
+    eps = 0.02
+    ball = around(x, eps)
+    with torch.no_grad():
+        loose, tight = logit_bounds(network, ball), logit_bounds(network, ball, "crown")
+        for point in points(x, eps, generator):
+            holds(tight, network(point))
+    apart = ~torch.eye(5, dtype=torch.bool)
+    assert (tight.lead >= loose.lead).all()
+    assert (tight.upper <= loose.upper).all()
+    assert (tight.lead - loose.lead)[:, apart].mean() > 0.2 * loose.lead[:, apart].abs().mean()
+
+
+def test_linear_bounds_of_one_hidden_layer_are_those_by_hand() -> None:
+    """f = relu(x) + relu(-x) for x in [-1, 1]: the chords lie above by 1 / 2 + x / 2 and 1 / 2 - x / 2, so that f is at
+    most 1 in all, where intervals give 2.
+    """
+    network = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        for layer, weight in ((network[0], [[1.0], [-1.0]]), (network[2], [[1.0, 1.0]])):
+            assert isinstance(layer, nn.Linear)
+            layer.weight.copy_(torch.tensor(weight))
+            layer.bias.zero_()
+        ball = Box(torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
+        assert logit_bounds(network, ball).upper.item() == pytest.approx(2)
+        assert logit_bounds(network, ball, "crown").upper.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_linear_bounds_of_a_discriminator_hold(pooled: bool, generator: torch.Generator) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Discriminator((1, 9, 12), width=4, classes=4, spectral=True, pooled=pooled).eval()
+    x = torch.rand(4, 1, 9, 12, generator=generator)
+    with torch.no_grad():
+        loose, found = (pair_bounds(network, around(x, 0.05), method) for method in METHODS)
+        for point in points(x, 0.05, generator):
+            holds(found, network.every(point))
+    assert (found.lead > loose.lead).double().mean() > 0.5
 
 
 def test_a_larger_ball_has_wider_bounds_and_rows_do_not_mix(generator: torch.Generator) -> None:

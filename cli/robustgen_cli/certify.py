@@ -31,13 +31,15 @@ def certify(
     ],
     method: Annotated[
         str,
-        typer.Option("--method", help="How it is proven: interval.", autocompletion=o.among(("interval",))),
+        typer.Option(
+            "--method",
+            help="How it is proven: by interval bounds, or by crown, which proves more and takes far longer.",
+            autocompletion=o.among(("interval", "crown")),
+        ),
     ] = "interval",
     split: Annotated[
         str,
-        typer.Option(
-            "--split", help="Which inputs: train, calibration, test, all, or auto (test, where trained on it)."
-        ),
+        typer.Option("--split", help="Which inputs: train, calibration, test, all or auto (test, if trained on it)."),
     ] = "auto",
     limit: o.Limit = None,
     model: o.OptionalModel = None,

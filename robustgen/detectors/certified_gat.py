@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustgen.bounds import Box, Scaled, box, pair_bounds, through
+from robustgen.bounds import Box, Method, Scaled, box, pair_bounds, through
 from robustgen.data.labelled import LabelledRows
 from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
@@ -133,8 +133,8 @@ class CertifiedGATDetector(Detector):
         found: Tensor = self.combination(Pairs(self.discriminator, x, y))
         return found
 
-    def least(self, x: Box) -> Float[Tensor, "n classes"]:
+    def least(self, x: Box, method: Method = "interval") -> Float[Tensor, "n classes"]:
         """What the score with each label is at least, at any point of n boxes."""
         if self.standardise is not None:
             x = through([Scaled(self.standardise.centre, self.standardise.deviation)], x)
-        return self.combination.least(pair_bounds(self.discriminator, x))
+        return self.combination.least(pair_bounds(self.discriminator, x, method))

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from robustgen.attacks.base import check_inputs
-from robustgen.bounds import Box, box, logit_bounds
+from robustgen.bounds import Box, Method, box, check_method, logit_bounds
 from robustgen.errors import UsageError
 from robustgen.guard import Guard
 from robustgen.guard.least import least_score
 from robustgen.metrics import proportion
-from robustgen.registry import suggestion
 from robustgen.threat import ThreatModel
-
-Method = Literal["interval"]
 
 _AT_ONCE = 100
 
@@ -73,27 +70,27 @@ def certify(
 ) -> Certificate:
     """What can be proven of inputs and their labels. A classifier of which no bounds are known proves nothing.
 
-    `progress`: called with the number of inputs just done. Raises `UsageError` for another norm than Linf, or if no
-    bounds are known of any of the guard's detectors.
+    `method`: "interval", or "crown", whose bounds are never looser and take far longer. `progress`: called with the
+    number of inputs just done. Raises `UsageError` for another norm than Linf, or if no bounds are known of any of the
+    guard's detectors.
     """
-    if method not in get_args(Method):
-        raise UsageError(suggestion(method, get_args(Method), "method"))
+    way = check_method(method)
     if threat.norm != "linf":
         raise UsageError(f"bounds are of boxes, so of changes in linf, but {threat.norm} came")
     check_inputs(threat, x, y)
     parts = []
     with torch.no_grad():
         for part, label in zip(x.split(_AT_ONCE), y.split(_AT_ONCE), strict=True):
-            parts.append(_certified(guard, part, label, threat))
+            parts.append(_certified(guard, part, label, threat, way))
             if progress is not None:
                 progress(len(part))
     return Certificate(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _certified(guard: Guard, x: Tensor, y: Tensor, threat: ThreatModel) -> tuple[Tensor, ...]:
+def _certified(guard: Guard, x: Tensor, y: Tensor, threat: ThreatModel, method: Method) -> tuple[Tensor, ...]:
     ball = ball_around(x, threat)
-    rejected = least_score(guard, ball) > guard.threshold.value
-    behind = _behind(guard.classifier, ball, y, rejected.shape[1])
+    rejected = least_score(guard, ball, method) > guard.threshold.value
+    behind = _behind(guard.classifier, ball, y, rejected.shape[1], method)
     own = torch.zeros_like(rejected).scatter(1, y[:, None], True)
     found = guard(x)
     right = found.logits.argmax(1) == y
@@ -108,10 +105,10 @@ def ball_around(x: Float[Tensor, "n *shape"], threat: ThreatModel) -> Box:
     return box(low.clamp(min=threat.low), high.clamp(max=threat.high), rounding=True)
 
 
-def _behind(classifier: nn.Module, ball: Box, y: Tensor, classes: int) -> Tensor:
+def _behind(classifier: nn.Module, ball: Box, y: Tensor, classes: int, method: Method) -> Tensor:
     """(n, classes) where the logit of `y` lies above that of the class everywhere in the ball."""
     try:
-        lead = logit_bounds(classifier, ball).lead
+        lead = logit_bounds(classifier, ball, method).lead
     except UsageError:
         return torch.zeros(len(y), classes, dtype=torch.bool, device=y.device)
     return lead[torch.arange(len(y), device=y.device), y] > 0

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustgen.bounds import Box
+from robustgen.bounds import Box, Method
 from robustgen.detectors.bounded import Bounded
 from robustgen.detectors.evidence import Evidence
 from robustgen.errors import UsageError
@@ -18,7 +18,7 @@ from robustgen.guard.guard import Guard
 _ROUNDING = 1e-5  # relative to 1 + a value: more than float32 errs in any step from scores to p-values
 
 
-def least_score(guard: Guard, x: Box) -> Float[Tensor, "n classes"]:
+def least_score(guard: Guard, x: Box, method: Method = "interval") -> Float[Tensor, "n classes"]:
     """What the guard's score is at least at any point of n boxes at which a class is predicted, for each class.
 
     From the members' least scores on: p-values, and what combines them, increase with every score. A member of which no
@@ -31,7 +31,7 @@ def least_score(guard: Guard, x: Box) -> Float[Tensor, "n classes"]:
             "certified-gat or gat as a member has some"
         )
     classes = _classes(guard)
-    parts = [_members(channel, x, classes) for channel in guard.parts.values()]
+    parts = [_members(channel, x, classes, method) for channel in guard.parts.values()]
     if guard.single:
         return parts[0][0]
     together = [_together(channel, part.flatten(1)) for channel, part in zip(guard.parts.values(), parts, strict=True)]
@@ -53,11 +53,11 @@ def _classes(guard: Guard) -> int:
     return found.pop()
 
 
-def _members(channel: Channel, x: Box, classes: int) -> Tensor:
+def _members(channel: Channel, x: Box, classes: int, method: Method) -> Tensor:
     """(members, n, classes)"""
     nothing = x.centre.new_full((len(x.centre), classes), -torch.inf)
     return torch.stack(
-        [cast(Bounded, member.detector).least(x) if bounded(member) else nothing for member in channel.everyone]
+        [cast(Bounded, member.detector).least(x, method) if bounded(member) else nothing for member in channel.everyone]
     )
 
 

@@ -55,8 +55,8 @@ class Recipe:
 
     `average`: what a step keeps of an exponential moving average of the weights, which then is what training gives
     (Polyak, Juditsky 1992); 0 = the last weights. `patience`: stop after so many epochs without a better validation
-    loss; None = never. `clip`: the largest length of the gradient; None = any. `precision`: "bfloat16" for the passes, weights stay float32; "auto" = bfloat16 on CUDA devices
-    that have it, float32 elsewhere.
+    loss; None = never. `clip`: the largest length of the gradient; None = any. `precision`: "bfloat16" for the passes,
+    weights stay float32; "auto" = bfloat16 on CUDA devices that have it, float32 elsewhere.
     """
 
     epochs: int

@@ -95,6 +95,15 @@ def test_no_attacker_breaks_what_is_certified(name: str, guards: dict[str, Guard
     assert (certificate.certified >= (certificate.by_classifier | certificate.by_detector)).all()
 
 
+def test_linear_bounds_prove_all_that_intervals_do(guards: dict[str, Guard], digits: Source) -> None:
+    guard, (x, y) = guards["alone"], some(digits, 20)
+    threat = ThreatModel("linf", 0.06)
+    loose, tight = (certify(guard, x, y, threat, method=method) for method in ("interval", "crown"))
+    assert (tight.certified >= loose.certified).all()
+    assert (tight.by_classifier >= loose.by_classifier).all()
+    assert not (evade(guard, x, y, threat, bundle=QUICK).lost & tight.certified).any()
+
+
 def test_less_is_proven_of_larger_changes(guards: dict[str, Guard], digits: Source) -> None:
     x, y = some(digits)
     found = [certify(guards["or"], x, y, ThreatModel("linf", eps)).certified for eps in (0.002, 0.01, 0.03, 0.3)]

@@ -1,4 +1,4 @@
-"""What a network can say of any input in a box: interval bound propagation.
+"""What a network can make of any input in a box: interval bound propagation.
 
 Each layer maps a box around its inputs to a box around its outputs (Gowal et al. 2018, "On the effectiveness of
 interval bound propagation for training verifiably robust models", equations 5 to 9). A last affine layer is folded into
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from robustgen.errors import UsageError
 from robustgen.models.cnn import SmallCNN
-from robustgen.models.gan import Discriminator
 from robustgen.models.mlp import MLP
 from robustgen.models.normalise import Normalised
 from robustgen.models.resnet import Block, SmallResNet
@@ -262,20 +261,3 @@ def outputs(features: Box, head: Head) -> Outputs:
         rounding = error @ head.size.T + gamma * head.bias.abs()
         upper, lead = upper + rounding, lead - rounding[:, :, None] - rounding[:, None]
     return Outputs(upper, lead)
-
-
-def logit_bounds(network: nn.Module, x: Box) -> Outputs:
-    """Bounds of a classifier's logits. Raises `UsageError` if its last layer is not linear or another is unknown."""
-    *body, last = layers(network)
-    if _kind(last) is not nn.Linear:
-        raise UsageError(f"bounds are of networks that end in a linear layer, and this ends in {type(last).__name__}")
-    return outputs(through(body, x), Head.of(cast(nn.Linear, last)))
-
-
-def pair_bounds(discriminator: Discriminator, x: Box) -> Outputs:
-    """Bounds of D(x, k), what a discriminator with classes says of an input with each label. Differentiable."""
-    head, labels = discriminator.head, discriminator.labels
-    if not (isinstance(head, nn.Linear) and isinstance(labels, nn.Linear)):
-        raise UsageError("this discriminator knows no labels")
-    weight, size = head.weight + labels.weight, head.weight.abs() + labels.weight.abs()
-    return outputs(through(discriminator.body, x), Head(weight, head.bias.expand(len(weight)), size))
