@@ -7,12 +7,13 @@ from typing import Literal, cast, get_args
 from torch import nn
 
 from robustgen.bounds.crown import tightened
-from robustgen.bounds.interval import Box, Head, Outputs, Scaled, box, layers, outputs, through
+from robustgen.bounds.interval import DOUBLE, Box, Head, Outputs, Scaled, box, layers, outputs, through
 from robustgen.errors import UsageError
 from robustgen.models.gan import Discriminator
 from robustgen.registry import suggestion
 
 __all__ = [
+    "DOUBLE",
     "METHODS",
     "Box",
     "Head",

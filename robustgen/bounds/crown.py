@@ -30,7 +30,7 @@ def tightened(found: Outputs, body: Sequence[nn.Module], head: Head, x: Box) -> 
     doubled = [_double(layer) for layer in body]
     rows = max(1, _AT_ONCE // len(wanted))
     parts = [
-        _least(doubled, wanted, Box(*(None if part is None else part[i : i + rows] for part in x)))  # type: ignore[arg-type]
+        _least(doubled, wanted, Box(x.centre[i : i + rows], x.radius[i : i + rows]))
         for i in range(0, len(x.centre), rows)
     ]
     least = torch.cat(parts) + shift

@@ -5,7 +5,7 @@ interval bound propagation for training verifiably robust models", equations 5 t
 the differences of its outputs that are asked for (the same, section 3: elision), which is tighter than to bound them
 one by one.
 
-A box may carry a bound on the rounding of float32: then what comes out holds for the network as float32 computes it, in
+A box may carry a bound on rounding: then what comes out holds for the network as float32 (or float64) computes it, in
 whatever order it sums (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1), for any input in
 the box. That is worked out in float64. Reduced precision (TF32, bfloat16) is not covered.
 """
@@ -26,18 +26,22 @@ from robustgen.models.mlp import MLP
 from robustgen.models.normalise import Normalised
 from robustgen.models.resnet import Block, SmallResNet
 
-_UNIT = 2.0**-24  # half the distance from 1 to the next float32
+SINGLE, DOUBLE = 2.0**-24, 2.0**-50
+"""By what a network computed in float32 or float64 errs in one operation, relatively. The second is 8 times what
+float64 does, since the bounds themselves are worked out in no more than that."""
+
 _SPARE = 16  # roundings more than a sum has terms: what is added to it, and float64's own
 
 
 class Box(NamedTuple):
     """All points within `radius` of `centre`, value by value, both (n, *shape); `rounding`: how far from such a point
-    float32 may have ended, or None where that is not asked.
+    a network that starts there may have ended by rounding, `unit` for each operation, or None where that is not asked.
     """
 
     centre: Tensor
     radius: Tensor
     rounding: Tensor | None = None
+    unit: float = SINGLE
 
     @property
     def size(self) -> Tensor:
@@ -46,7 +50,8 @@ class Box(NamedTuple):
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Box:
         """The same rearrangement of values for all of them."""
-        return Box(change(self.centre), change(self.radius), None if self.rounding is None else change(self.rounding))
+        rounding = None if self.rounding is None else change(self.rounding)
+        return self._replace(centre=change(self.centre), radius=change(self.radius), rounding=rounding)
 
 
 def box(lower: Float[Tensor, "n *shape"], upper: Float[Tensor, "n *shape"], rounding: bool = False) -> Box:
@@ -59,15 +64,15 @@ def box(lower: Float[Tensor, "n *shape"], upper: Float[Tensor, "n *shape"], roun
     return Box(centre, (upper - lower) / 2, torch.zeros_like(centre) if rounding else None)
 
 
-def _gamma(terms: int) -> float:
+def _gamma(terms: int, unit: float) -> float:
     """The relative error of a sum of so many products, in any order."""
-    product = (terms + _SPARE) * _UNIT
+    product = (terms + _SPARE) * unit
     return product / (1 - product)
 
 
-def _rounded(rounding: Tensor | None, size: Tensor, terms: int = 1) -> Tensor | None:
+def _rounded(rounding: Tensor | None, size: Tensor, unit: float, terms: int = 1) -> Tensor | None:
     """With the error of operations on values of `size`, so many one after another."""
-    return None if rounding is None else rounding + _gamma(terms) * size
+    return None if rounding is None else rounding + _gamma(terms, unit) * size
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -87,11 +92,11 @@ def _affine(apply: Callable[..., Tensor], layer: nn.Linear | nn.Conv2d, x: Box) 
     weight, bias = layer.weight.to(x.centre.dtype), None if layer.bias is None else layer.bias.to(x.centre.dtype)
     absolute, rounding = weight.abs(), None
     if x.rounding is not None:
-        gamma = _gamma(weight[0].numel())
+        gamma = _gamma(weight[0].numel(), x.unit)
         rounding = apply(
             x.rounding + gamma * (x.size + x.rounding), absolute, None if bias is None else gamma * bias.abs()
         )
-    return Box(apply(x.centre, weight, bias), apply(x.radius, absolute, None), rounding)
+    return Box(apply(x.centre, weight, bias), apply(x.radius, absolute, None), rounding, x.unit)
 
 
 def _leaky(layer: nn.ReLU | nn.LeakyReLU, x: Box) -> Box:
@@ -99,18 +104,18 @@ def _leaky(layer: nn.ReLU | nn.LeakyReLU, x: Box) -> Box:
     if not 0 <= slope <= 1:
         raise UsageError(f"no bounds are known of a leaky ReLU of slope {slope:g}: from 0 to 1 is")
     low, high = (nn.functional.leaky_relu(part, slope) for part in (x.centre - x.radius, x.centre + x.radius))
-    rounding = x.rounding if slope in (0.0, 1.0) else _rounded(x.rounding, x.size)
-    return Box((low + high) / 2, (high - low) / 2, rounding)
+    rounding = x.rounding if slope in (0.0, 1.0) else _rounded(x.rounding, x.size, x.unit)
+    return Box((low + high) / 2, (high - low) / 2, rounding, x.unit)
 
 
 def _max_pool(layer: nn.MaxPool2d, x: Box) -> Box:
     low, high = layer(x.centre - x.radius), layer(x.centre + x.radius)
-    return Box((low + high) / 2, (high - low) / 2, None if x.rounding is None else layer(x.rounding))
+    return Box((low + high) / 2, (high - low) / 2, None if x.rounding is None else layer(x.rounding), x.unit)
 
 
 def _mean(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Box) -> Box:
     found = x.each(layer)
-    return found._replace(rounding=_rounded(found.rounding, layer(x.size), x.centre[0].numel()))
+    return found._replace(rounding=_rounded(found.rounding, layer(x.size), x.unit, x.centre[0].numel()))
 
 
 def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Box) -> Box:
@@ -124,8 +129,10 @@ def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Box) -> Box:
         scale, shift = scale * layer.weight.to(dtype), layer.bias.to(dtype)
     scale, shift, mean = scale.reshape(places), shift.reshape(places), mean.reshape(places)
     size = (x.size + mean.abs()) * scale.abs() + shift.abs()
-    rounding = None if x.rounding is None else _rounded(x.rounding * scale.abs(), size + x.rounding * scale.abs(), 8)
-    return Box((x.centre - mean) * scale + shift, x.radius * scale.abs(), rounding)
+    rounding = (
+        None if x.rounding is None else _rounded(x.rounding * scale.abs(), size + x.rounding * scale.abs(), x.unit, 8)
+    )
+    return Box((x.centre - mean) * scale + shift, x.radius * scale.abs(), rounding, x.unit)
 
 
 @final
@@ -147,8 +154,10 @@ class Scaled(nn.Module):
 def _scaled(layer: Scaled, x: Box) -> Box:
     deviation, centre = layer.fitting(layer.deviation, x.centre), layer.fitting(layer.centre, x.centre)
     size = (x.size + centre.abs()) / deviation
-    rounding = None if x.rounding is None else _rounded(x.rounding / deviation, size + x.rounding / deviation, 4)
-    return Box((x.centre - centre) / deviation, x.radius / deviation, rounding)
+    rounding = (
+        None if x.rounding is None else _rounded(x.rounding / deviation, size + x.rounding / deviation, x.unit, 4)
+    )
+    return Box((x.centre - centre) / deviation, x.radius / deviation, rounding, x.unit)
 
 
 def _block(layer: Block, x: Box) -> Box:
@@ -156,8 +165,8 @@ def _block(layer: Block, x: Box) -> Box:
     rounding = None
     if one.rounding is not None and other.rounding is not None:
         either = one.rounding + other.rounding
-        rounding = _rounded(either, one.size + other.size + either)
-    return Box(one.centre + other.centre, one.radius + other.radius, rounding)
+        rounding = _rounded(either, one.size + other.size + either, x.unit)
+    return Box(one.centre + other.centre, one.radius + other.radius, rounding, x.unit)
 
 
 def _unchanged(layer: nn.Identity | nn.Dropout | nn.Dropout2d, x: Box) -> Box:
@@ -256,7 +265,7 @@ def outputs(features: Box, head: Head) -> Outputs:
     apart = (features.radius @ pairs.T).unflatten(1, (len(head.bias), len(head.bias)))
     lead = middle[:, :, None] - middle[:, None] - apart
     if features.rounding is not None:
-        gamma = _gamma(head.weight.shape[1])
+        gamma = _gamma(head.weight.shape[1], features.unit)
         error = features.rounding + gamma * (features.size + features.rounding)
         rounding = error @ head.size.T + gamma * head.bias.abs()
         upper, lead = upper + rounding, lead - rounding[:, :, None] - rounding[:, None]
