@@ -47,14 +47,17 @@ def fitted(name: str, source: Source, victim: LoadedModel, folder: Path, seed: i
     place, clock = folder / f"{name}_{seed}", folder / f"{name}_{seed}.json"
     if not is_artifact(place):
         began = time.process_time()
-        tell = lambda done, of, loss: sys.stderr.write(f"{name} {done}/{of} {loss:.3f}\n")  # noqa: E731
-        made = CalibratedDetector.fit(name, source, options={"seed": seed}, model=victim, progress=tell)
+        made = CalibratedDetector.fit(name, source, options={"seed": seed}, model=victim, progress=_tell)
         seconds = time.process_time() - began
         with staged(place, False, "detector") as directory:
             made.save(directory)
         clock.write_text(to_json({"fit_cpu_seconds": seconds}), encoding="utf-8")
     known = json.loads(clock.read_text(encoding="utf-8")) if clock.is_file() else {}
     return CalibratedDetector.load(place), known.get("fit_cpu_seconds")
+
+
+def _tell(done: int, of: int, loss: float) -> None:
+    sys.stderr.write(f"epoch {done} of {of}, loss {loss:.3f}\n")
 
 
 def beside(fitted: CalibratedDetector, victim: LoadedModel, source: Source) -> Guard:

@@ -31,7 +31,7 @@ def _told(row: Row, board: Board) -> list[str]:
     found: Mapping[str, object] = row.detail["certified"]
     names = ("certified_robust_accuracy", "certified_useful", "by_detector")
     figures: list[Figure | None] = [figure_of(found.get(name)) for name in names]
-    at = next((s for s in row.detail.get("systems", []) if _same(s, board)), {})
+    at: Mapping[str, object] = next((s for s in row.detail.get("systems", []) if _same(s, board)), {})
     shown = [written(figure, "percent") for figure in (*figures, figure_of(at.get("robust_accuracy")))]
     why = found.get("why") if figures[0] is None else None
     return [row.name, *shown, str(why) if why else ""]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -39,7 +39,7 @@ def check_method(method: str) -> Method:
     """`method`, if there is such a one. Raises `UsageError` if not."""
     if method not in METHODS:
         raise UsageError(suggestion(method, METHODS, "method"))
-    return cast(Method, method)
+    return method
 
 
 def logit_bounds(network: nn.Module, x: Box, method: Method = "interval") -> Outputs:

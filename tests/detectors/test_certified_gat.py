@@ -44,7 +44,7 @@ def detector() -> CertifiedGATDetector:
 
 
 def test_it_keeps_the_contract() -> None:
-    check_detector(lambda: CertifiedGATDetector(steps=150), (12,))
+    check_detector(lambda: CertifiedGATDetector(steps=100, width=8), (12,))
 
 
 def test_wrong_labels_are_rejected_all_over_the_ball(detector: CertifiedGATDetector) -> None:
@@ -75,7 +75,7 @@ def test_training_on_the_ball_proves_more_than_on_inputs_as_they_come() -> None:
     ball = box((x - 0.1).clamp(min=0), (x + 0.1).clamp(max=1), rounding=True)
 
     def proven(eps: float) -> float:
-        found = CertifiedGATDetector(steps=200, width=8, eps=eps).fit(digits)
+        found = CertifiedGATDetector(steps=120, width=8, eps=eps).fit(digits)
         with torch.no_grad():
             lowest = found.least(ball).scatter(1, y[:, None], torch.inf).amin(1)
         return float((lowest > 0).double().mean())
@@ -98,7 +98,7 @@ def test_boxes_neither_grow_nor_vanish_in_a_fresh_network(generator: torch.Gener
 def test_it_is_saved_and_loaded_with_a_classifier(tmp_path: Path) -> None:
     digits = load("digits")
     victim = LoadedModel(build("mlp", digits.spec.shape, 10, seed=0).eval(), "mlp", "0" * 64, digits.spec)
-    fitted = CalibratedDetector.fit("certified-gat", digits, model=victim, options={"steps": 30})
+    fitted = CalibratedDetector.fit("certified-gat", digits, model=victim, options={"steps": 10, "width": 4})
     with staged(tmp_path / "made", False, "detector") as directory:
         fitted.save(directory)
     again = CalibratedDetector.load(tmp_path / "made", victim)

@@ -28,7 +28,10 @@ from robustgen.training.descent import Recipe
 from robustgen.training.supervised import train_classifier
 
 EPS = 0.02
-QUICK = replace(BUNDLES["adaptive-standard"], steps=10, targets=2, queries=60)
+QUICK = replace(
+    BUNDLES["adaptive-standard"], steps=8, targets=2, target_steps=8, match_steps=8, references=2, queries=50,
+    score_queries=50, boundary_queries=0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,9 @@ def victim(digits: Source) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def security(digits: Source, victim: LoadedModel) -> CalibratedDetector:
-    return CalibratedDetector.fit("certified-gat", digits, model=victim, options={"steps": 200, "eps": 0.05})
+    return CalibratedDetector.fit(
+        "certified-gat", digits, model=victim, options={"steps": 200, "eps": 0.05, "width": 8}
+    )
 
 
 @pytest.fixture(scope="module")
