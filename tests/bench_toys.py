@@ -141,6 +141,12 @@ def metrics(
                 "attacks": ["Z fgsm", "Z pgd", "W adaptive-standard"],
             }
         )
+    known = ("certified_robust_accuracy", "certified_useful", "by_classifier", "by_detector")
+    certified: dict[str, Any] = {"norm": "linf", "eps": 0.1, "method": "interval", "n": 1000, "why": None}
+    if detector == "gat":
+        certified |= dict.fromkeys(known, estimate(0.5 * skill + shift))
+    else:
+        certified |= dict.fromkeys(known) | {"why": f"no bounds are known of the scores of {detector}"}
     checks = [
         {
             "name": name,
@@ -174,5 +180,6 @@ def metrics(
         ],
         "systems": systems,
         "checks": checks,
+        "certified": certified,
         "sentence": f"{detector} accepts a share of adaptive inputs.",
     }

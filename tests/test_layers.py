@@ -24,6 +24,7 @@ FLOORS = [
     {"calibration"},
     {"data", "objectives"},
     {"models", "attacks"},
+    {"bounds"},
     {"training"},
     {"detectors"},
     {"guard"},

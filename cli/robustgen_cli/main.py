@@ -21,6 +21,7 @@ from robustgen.errors import RobustgenError
 from robustgen_cli import (
     attack,
     bench,
+    certify,
     demo,
     detect,
     encode,
@@ -54,6 +55,7 @@ for module in (
     fit,
     guard,
     detect,
+    certify,
     export,
     bench,
     encode,

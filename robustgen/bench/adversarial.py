@@ -103,6 +103,7 @@ def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | No
     rows = merged_rows([metrics["rows"] for metrics in found], ("threat", "attack", "norm", "eps"))
     systems = merged_rows([metrics["systems"] for metrics in found], ("norm", "eps"))
     noise = merged_rows([metrics.get("noise", []) for metrics in found], ("kind", "eps"))
+    certified = merged([metrics.get("certified") for metrics in found])
     checks = _checks([metrics.get("checks", []) for metrics in found])
     at = next((s for s in systems if s["norm"] == headline.norm and math.isclose(s["eps"], headline.eps)), {})
     if at.get("fc") is not None:
@@ -122,6 +123,7 @@ def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | No
             word: figure_of(clean.get(word))
             for word in ("useful", "accuracy", "false_alarms", "false_rejects_right", "false_rejects_wrong")
         },
+        "certified": figure_of((certified or {}).get("certified_robust_accuracy")),
         "worst_auroc": min(aurocs, key=lambda figure: figure.value, default=None),
         "worst_tpr_at_5": min(caught, key=lambda figure: figure.value, default=None),
         "noise_flagged": None if control is None else figure_of(control.get("flagged")),
@@ -129,7 +131,14 @@ def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | No
         "ms_per_input": figure_of(clean.get("ms_per_input")),
         "fit_seconds": figure_of(clean.get("fit_seconds")),
     }
-    detail = {"clean": clean, "rows": rows, "systems": systems, "noise": noise, "checks": checks}
+    detail = {
+        "clean": clean,
+        "rows": rows,
+        "systems": systems,
+        "noise": noise,
+        "checks": checks,
+        "certified": certified,
+    }
     sentences = [metrics["sentence"] for metrics in found if metrics.get("sentence")]
     victim = f"{name} beside a classifier trained {cells[0][0].axes['victim']}"
     alone = _sentence(victim, figures, headline, len(found)) + in_words(at)

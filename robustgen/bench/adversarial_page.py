@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from robustgen.bench.certified_section import proven
 from robustgen.bench.figures import METRICS, SHORT, Figure, figure_of, written
 from robustgen.bench.ranking import Board, Row
 from robustgen.report.page import Block, Kind, Mark, Marks, Notice, Number, Paragraph, Picture, Section, Table
@@ -67,6 +68,7 @@ def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
         ("Harmless noise", _noise),
         ("Small changes, and the bound that no system should pass", _small),
         ("Can these figures be believed?", _checks),
+        ("What is proven", proven),
         ("What may be quoted", _quotes),
     ]
     sections = []

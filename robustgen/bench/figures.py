@@ -29,6 +29,7 @@ METRICS = {
     "success_adaptive": Described("success, adaptive", "low"),
     "success_oblivious": Described("success, oblivious", "low"),
     "robust_accuracy": Described("robust accuracy (RA_D)", "high"),
+    "certified": Described("certified robust accuracy", "high"),
     "fc": Described("right, accepted and robust (FC)", "high"),
     "useful": Described("clean, right and accepted", "high"),
     "accuracy": Described("clean accuracy", "high"),

@@ -69,6 +69,10 @@ DETECTORS = {
         "robustgen.detectors.gat:GATDetector",
         "the same trained against an attacker: holds best where the attacker knows it",
     ),
+    "certified-gat": Entry(
+        "robustgen.detectors.certified_gat:CertifiedGATDetector",
+        "a discriminator like that of gat, trained so that what no attack can do to it can be proven",
+    ),
     "pair-gan": Entry(
         "robustgen.detectors.pair_gan:PairGANDetector",
         "the conditional GAN of image pairs (pix2pix): does a photo fit the picture it was made for, patch by patch",

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from robustgen.bounds import Box, Method, Scaled, pair_bounds, through
 from robustgen.data.hold_out import hold_out
 from robustgen.data.labelled import LabelledRows, unpacked
 from robustgen.data.rows import Rows
@@ -175,6 +176,13 @@ class ClassConditionalDetector(Detector, ABC):
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
         found: Tensor = self.combination(Pairs(self.discriminator, x, self._labels(x, condition)))
         return found
+
+    @final
+    def least(self, x: Box, method: Method = "interval") -> Float[Tensor, "n classes"]:
+        """What the score with each label is at least, at any point of n boxes."""
+        if self.standardise is not None:
+            x = through([Scaled(self.standardise.centre, self.standardise.deviation)], x)
+        return self.combination.least(pair_bounds(self.discriminator, x, method))
 
     def _labels(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return labels_for(x, condition, self.classes or 0, self._name)

@@ -12,10 +12,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from robustgen.bounds import Outputs
 from robustgen.detectors.units import Units
 from robustgen.models.gan import Discriminator
 
 _MOST_FEATURES = 4000  # training inputs that the neighbours are looked for among
+_ROUNDING = 1e-5  # by more than which float32 does not err in joining readings, relative to their deviations
 
 
 @final
@@ -54,6 +56,10 @@ class Reading(nn.Module, ABC):
     def forward(self, pairs: Pairs) -> Tensor:
         """(n,) scores."""
 
+    @abstractmethod
+    def least(self, found: Outputs) -> Tensor:
+        """(n, classes) what the score with each label is at least, where the numbers D(x, k) keep to their bounds."""
+
 
 @final
 class Logit(Reading):
@@ -61,6 +67,9 @@ class Logit(Reading):
 
     def forward(self, pairs: Pairs) -> Tensor:
         return -pairs.own
+
+    def least(self, found: Outputs) -> Tensor:
+        return -found.upper
 
 
 @final
@@ -70,6 +79,10 @@ class Contrast(Reading):
     def forward(self, pairs: Pairs) -> Tensor:
         others = pairs.every.scatter(1, pairs.y[:, None], -torch.inf)
         return others.amax(1) - pairs.own
+
+    def least(self, found: Outputs) -> Tensor:
+        itself = torch.eye(found.lead.shape[1], dtype=torch.bool, device=found.lead.device)
+        return found.lead.masked_fill(itself, -torch.inf).amax(1)
 
 
 @final
@@ -105,6 +118,9 @@ class Neighbours(Reading):
         squares = (pairs.features[:, None] - bank[rows]).square().sum(2)
         return (squares + 1e-12).sqrt().mean(1)
 
+    def least(self, found: Outputs) -> Tensor:
+        return torch.zeros_like(found.upper)  # a distance is no less
+
 
 READINGS: dict[str, type[Reading]] = {
     "logit": Logit,
@@ -130,8 +146,7 @@ class LabelScores(nn.Module):
 
     def prepare(self, training: PairBatches, held_out: PairBatches) -> None:
         """Fit the readings to `training` pairs, and their units to `held_out` ones."""
-        for reading in self.readings.values():
-            assert isinstance(reading, Reading)
+        for reading in self._all():
             reading.prepare(training)
         self.units.prepare(torch.cat([self.apart(pairs) for pairs in held_out()], 1))
 
@@ -140,7 +155,21 @@ class LabelScores(nn.Module):
         return torch.stack([reading(pairs) for reading in self.readings.values()])
 
     def forward(self, pairs: Pairs) -> Tensor:
-        deviations = self.units.deviations(self.apart(pairs))
+        return self._joined(self.units.deviations(self.apart(pairs)))
+
+    def _joined(self, deviations: Tensor) -> Tensor:
         if self.largest and len(deviations) > 1:
             return torch.cat([deviations[:1], 0.5 * deviations[1:]]).amax(0)
         return deviations.sum(0)
+
+    def least(self, found: Outputs) -> Tensor:
+        """(n, classes) what the score with each label is at least: it grows with every reading."""
+        apart = torch.stack([reading.least(found) for reading in self._all()])
+        if len(apart) == 1:
+            return apart[0]
+        deviations = self.units.deviations(apart.flatten(1))
+        joined = self._joined(deviations) - _ROUNDING * (1 + deviations.abs().sum(0))
+        return joined.reshape(apart.shape[1:])
+
+    def _all(self) -> list[Reading]:
+        return [reading for reading in self.readings.values() if isinstance(reading, Reading)]

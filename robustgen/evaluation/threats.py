@@ -23,6 +23,7 @@ from robustgen.data.source import DataSpec, Source
 from robustgen.errors import DataError
 from robustgen.evaluation.adaptive import Evasion, evade
 from robustgen.evaluation.bundles import BUNDLES, Bundle
+from robustgen.evaluation.certified import certified_figures
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays, Threat
 from robustgen.evaluation.guarded_system import cell
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
@@ -130,8 +131,8 @@ def evaluate(
     fit_seconds: float | None = None,
     told: Told = lambda what, share: None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures of the guard, as `guarded_system.cell` gives them, with the masking checks, and arrays, one value an
-    input.
+    """Figures of the guard, as `guarded_system.cell` gives them, with the masking checks and what can be proven of it
+    at the headline's size (`certified_figures`), and arrays, one value an input.
 
     `x`, `y`: clean test inputs and their labels. `blind`: what `oblivious` made of them. Those who know the detector
     attack the first `n_adaptive`; a guard without gradients through a network that has learnt its score from answers.
@@ -178,6 +179,7 @@ def evaluate(
         fit_seconds=fit_seconds,
     )
     figures["checks"] = [check.to_json() for check in checks]
+    figures["certified"] = certified_figures(guard, x, y, threat)
     return figures, _stored(clean, attacked)
 
 

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from robustgen.errors import UsageError
 
+_ALMOST_NONE = 0.01
 _SLOPE = 0.2  # of the leaky ReLUs of discriminators (Radford et al. 2016)
 
 
@@ -38,8 +39,10 @@ class Discriminator(nn.Module):
     No layer mixes rows. `spectral`: every layer is divided by its spectral norm (Miyato et al. 2018). `classes`: the
     input is judged together with a label, by a projection (Miyato, Koyama 2018): the number is head(h) + <embedding of
     the label, h>, with h the features. `pooled`: images pass four 3 x 3 convolutions instead, two at half and two at a
-    quarter of their sides (their 2 x 2 blocks are the channels of the first), and a dense layer. `width`: channels of
-    the first convolution, or a quarter of the units of a dense layer.
+    quarter of their sides (their 2 x 2 blocks are the channels of the first), and a dense layer. `dense`: at most two
+    convolutions of stride 2, then a dense layer of so many units, with leaky ReLUs that pass next to nothing below 0:
+    few layers, each of which keeps a box small, for bounds. `width`: channels of the first convolution, or a quarter
+    of the units of a dense layer.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Discriminator(nn.Module):
         classes: int = 0,
         spectral: bool = True,
         pooled: bool = False,
+        dense: int = 0,
     ) -> None:
         super().__init__()
+        slope = _ALMOST_NONE if dense else _SLOPE
         norm: Callable[[nn.Module], nn.Module] = spectral_norm if spectral else lambda layer: layer
         layers: list[nn.Module] = []
         if len(shape) == 3 and min(shape[1:]) >= 6 and pooled:
@@ -65,17 +70,20 @@ class Discriminator(nn.Module):
             flat = 2 * width * ((shape[1] + 1) // 4) * ((shape[2] + 1) // 4)
             layers += [nn.Flatten(), norm(nn.Linear(flat, self.size)), nn.ReLU()]
         elif len(shape) == 3 and min(shape[1:]) >= 6:
-            places = sides(shape)
+            places = sides(shape)[:3] if dense else sides(shape)
             channels = [shape[0], *widths_of(len(places) - 1, width)]
             for inputs, outputs in pairwise(channels):
-                layers += [norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(_SLOPE)]
+                layers += [norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(slope)]
             self.size = channels[-1] * prod(places[-1])
             layers.append(nn.Flatten())
+            if dense:
+                layers += [norm(nn.Linear(self.size, dense)), nn.LeakyReLU(slope)]
+                self.size = dense
         else:
             layers.append(nn.Flatten())
             self.size = 4 * width
             for inputs in (prod(shape), self.size):
-                layers += [norm(nn.Linear(inputs, self.size)), nn.LeakyReLU(_SLOPE)]
+                layers += [norm(nn.Linear(inputs, self.size)), nn.LeakyReLU(slope)]
         self.body = nn.Sequential(*layers)
         self.head = norm(nn.Linear(self.size, 1))
         self.labels = norm(nn.Linear(self.size, classes, bias=False)) if classes else None

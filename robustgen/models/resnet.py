@@ -11,7 +11,7 @@ from robustgen.errors import UsageError
 
 
 @final
-class _Block(nn.Module):
+class Block(nn.Module):
     """Pre-activation block: batch norm - ReLU - conv, twice, beside a shortcut (He, Zhang, Ren, Sun 2016, "Identity
     mappings").
     """
@@ -51,7 +51,7 @@ class SmallResNet(nn.Module):
         before = width
         for stage in range(3):
             for block in range(blocks):
-                stages.append(_Block(before, width * 2**stage, stride=2 if stage and not block else 1))
+                stages.append(Block(before, width * 2**stage, stride=2 if stage and not block else 1))
                 before = width * 2**stage
         self.features = nn.Sequential(*stages, nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(before, classes)

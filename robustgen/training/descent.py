@@ -55,8 +55,8 @@ class Recipe:
 
     `average`: what a step keeps of an exponential moving average of the weights, which then is what training gives
     (Polyak, Juditsky 1992); 0 = the last weights. `patience`: stop after so many epochs without a better validation
-    loss; None = never. `precision`: "bfloat16" for the passes, weights stay float32; "auto" = bfloat16 on CUDA devices
-    that have it, float32 elsewhere.
+    loss; None = never. `clip`: the largest length of the gradient; None = any. `precision`: "bfloat16" for the passes,
+    weights stay float32; "auto" = bfloat16 on CUDA devices that have it, float32 elsewhere.
     """
 
     epochs: int
@@ -66,6 +66,7 @@ class Recipe:
     seed: int = 0
     average: float = 0.0
     patience: int | None = None
+    clip: float | None = None
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
@@ -75,6 +76,8 @@ class Recipe:
             )
         if self.patience is not None and self.patience < 1:
             raise UsageError(f"patience is a number of epochs from 1 up, but {self.patience} came")
+        if self.clip is not None and not self.clip > 0:
+            raise UsageError(f"clip is a length above 0, but {self.clip:g} came")
         if self.precision not in get_args(Precision):
             raise UsageError(suggestion(self.precision, get_args(Precision), "precision"))
         if min(self.epochs, self.batch_size) < 1:
@@ -126,6 +129,8 @@ def descend(
                 with reduced(device, recipe.precision):
                     losses = loss(prepared, batch.to(device), step)
                 backward(losses.mean())
+                if recipe.clip is not None:
+                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
                 stepper.step()
                 run.stepped()
                 stepper.zero_grad()

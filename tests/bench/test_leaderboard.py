@@ -178,6 +178,7 @@ def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path:
         "Precision where attacks are rare",
         "Harmless noise",
         "Can these figures be believed?",
+        "What is proven",
         "What may be quoted",
     ):
         assert section in text
@@ -208,6 +209,10 @@ def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path:
     assert high["detail"]["checks"][-1]["passed"] is False
     assert "more than a classifier is known to reach" in high["detail"]["sentence"]
     assert "✕ above 72.8 %" in text.replace("\N{NO-BREAK SPACE}", " ")
+    proven = Figure(**best["metrics"]["certified"])
+    assert proven.value == pytest.approx(0.5 * SKILLS["gat"] + 0.005)
+    assert written(proven, "percent") in text
+    assert "no bounds are known of the scores of pca" in text
 
 
 def test_comparison_tells_only_what_the_intervals_do_not_explain(suite: Suite, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ COMMANDS = (
     "attack",
     "fit",
     "detect",
+    "certify",
     "bench",
     "encode",
     "reconstruct",

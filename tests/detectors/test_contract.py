@@ -39,7 +39,8 @@ QUICK = {
 }
 OF_IMAGES = {"style-gan"}
 
-ANY = [name for name in DETECTORS if name not in APART]
+# foreign images are none of the business of what judges labels alone: test_certified_gat tries it on rows
+ANY = [name for name in DETECTORS if name not in (*APART, "certified-gat")]
 
 
 @pytest.mark.parametrize("name", ANY)
