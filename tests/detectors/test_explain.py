@@ -19,10 +19,8 @@ from robustgen.detectors.reconstruction import ReconstructionDetector
 from robustgen.errors import RobustgenError, UsageError
 from toys import APART
 
-QUICK = {
-    name: {"epochs": 8} if "autoencoder" in name else {"steps": 40, "width": 8} if "gan" in name else {}
-    for name in DETECTORS
-}
+SHORT = {"autoencoder": {"epochs": 8}, "gan": {"steps": 40, "width": 8}, "gat": {"steps": 40, "width": 8}}
+QUICK = {name: next((options for kind, options in SHORT.items() if kind in name), {}) for name in DETECTORS}
 CODE_PARTS = ("knn", "edges", "mahalanobis", "k-means")
 
 
