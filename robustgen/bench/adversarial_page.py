@@ -96,6 +96,7 @@ def _ranking(board: Board) -> list[Block]:
     return [
         Table(["", "", *heads[:3], "believed?", *heads[3:]], rows),
         Table(["", *heads], whole, "The same with 95 % intervals"),
+        *([Paragraph(board.lacks)] if board.missing else []),
     ]
 
 

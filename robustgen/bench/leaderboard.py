@@ -79,6 +79,8 @@ def leaderboard(suite: Suite, store: Store) -> Leaderboard:
             boards += averages.generative_boards(kind, cells_of_kind)
         elif kind in ("one-class", "out-of-distribution", "table"):
             boards += averages.boards(kind, cells_of_kind)
+    measured = [there for board in boards if (there := board.measured()).rows]
+    boards = measured or boards
     done = sum(stored is not None for _, stored in cells)
     return Leaderboard(suite, boards, done, len(cells), failed, sum(took.values()))
 

@@ -58,6 +58,8 @@ def _sections(board: Board) -> list[Section]:
     blocks: list[Block] = [Paragraph(board.note)] if board.note else []
     rows = [[f"{rank}. {cells[0]}", *cells[1:]] for rank, cells in enumerate(board.cells(), start=1)]
     blocks.append(Table(board.columns, rows))
+    if board.missing:
+        blocks.append(Paragraph(board.lacks))
     there = [(row.name, figure) for row in board.rows if (figure := row.figures.get("auroc")) is not None]
     if len(there) > 1:
         blocks.append(_dots(there, board.title))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from robustgen.bench.figures import METRICS, SHORT, Figure, written
@@ -41,7 +41,7 @@ class Row:
 @dataclass(frozen=True)
 class Board:
     """A table of rows, best first. `shown`: the metrics that are its columns. `by`: what each row's `detail["by"]`
-    tells apart (such as classes), by AUROC. `note` says how to read it.
+    tells apart (such as classes), by AUROC. `note` says how to read it. `missing`: competitors of whom no cell is done.
     """
 
     title: str
@@ -51,6 +51,17 @@ class Board:
     by: str = ""
     note: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+
+    def measured(self) -> Board:
+        """The same without the rows of whom nothing is known yet."""
+        missing = [row.name for row in self.rows if not row.done]
+        return replace(self, rows=[row for row in self.rows if row.done], missing=missing)
+
+    @property
+    def lacks(self) -> str:
+        """Who is missing, as a sentence; empty for nobody."""
+        return f"Not measured yet: {', '.join(self.missing)}." if self.missing else ""
 
     @property
     def columns(self) -> list[str]:
@@ -82,6 +93,7 @@ class Board:
             "kind": self.kind,
             "note": self.note,
             "rows": [{"rank": rank, **row.to_json()} for rank, row in enumerate(self.rows, start=1)],
+            **({"missing": list(self.missing)} if self.missing else {}),
             **({"detail": dict(self.detail)} if self.detail else {}),
         }
 
@@ -93,6 +105,7 @@ class Board:
         if self.by and len(names) > 1:
             rows = [[row.name, *(written(_auroc(row, name), "number", False) for name in names)] for row in self.rows]
             lines += ["", f"AUROC by {self.by}:", "", *markdown(["", *names], rows)]
+        lines += ["", self.lacks] if self.missing else []
         return "\n".join(lines) + "\n"
 
 
