@@ -47,7 +47,8 @@ def system(
 ) -> Plain:
     """What is left of the system against all of `attacked` that are legal within `size`, at the threshold for `fpr`.
 
-    `among`: the clean inputs it is told for, None = those that every attack of just this size was run on; of others
+    `among`: the clean inputs it is told for, None = those that every attack of just this size, and every attack within
+    it by those who know the detector, was run on, so that more is never left at a larger size; of others
     among them only the clean self is known. Over these `n`:
 
     - `robust_accuracy`, RA_D(eps): no attack, nor the clean input, has a wrong label that is accepted. To reject
@@ -67,7 +68,8 @@ def system(
     norm, eps = size
     legal = [one for one in attacked if one.threat != "N" and one.norm == norm and one.eps <= eps * (1 + 1e-9)]
     exact = [one for one in legal if one.eps >= eps * (1 - 1e-9)]
-    place = _population(clean, exact, among)
+    knowing = [one for one in legal if one.threat in KNOWING]  # else a larger size is told for inputs they never tried
+    place = _population(clean, [*exact, *knowing], among)
     value = clean.threshold(fpr).value
     accepted, right = clean.score <= value, clean.right
     lost = {threats: _lost(clean, legal, threats, value) for threats in ("Z", KNOWING, EVERYONE)}
