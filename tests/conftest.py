@@ -1,7 +1,37 @@
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+
+SLOW = Path(__file__).with_name("slow.txt")
+"""The tests that are marked slow because they were, one a line: `make slow` measures them again."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--list-slow", type=float, metavar="SECONDS", help=f"note in {SLOW.name} what takes longer")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    listed = set(SLOW.read_text(encoding="utf-8").splitlines())
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    most = config.getoption("--list-slow")
+    if most is None:
+        return
+    took = Counter[str]()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports(""):
+        took[report.nodeid] += report.duration
+    listed = set(SLOW.read_text(encoding="utf-8").splitlines()) - took.keys()  # what was not run stays as it is
+    listed |= {name for name, seconds in took.items() if seconds > most}
+    SLOW.write_text("".join(f"{name}\n" for name in sorted(listed)), encoding="utf-8")
 
 
 @pytest.fixture
