@@ -16,11 +16,9 @@ Fitted detectors are kept in --detectors; the JSON is written after each row, an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import is_artifact, staged, to_json
+from robustgen.artifacts import is_artifact, staged
 from robustgen.attacks.fgsm import FGSM
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
@@ -43,7 +41,7 @@ from robustgen.metrics import Array, auroc
 from robustgen.models.load import LoadedModel, load_model
 from robustgen.objectives import Model
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions
 
 NOISE = 0.05
@@ -154,28 +152,25 @@ def main() -> None:
     everything = first(source, max(given.control, 2 * given.n))
     right = (predictions(network, everything.x) == everything.y).nonzero()[:, 0][: given.n]
     x, y = everything.x[right], everything.y[right]
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
-    stored |= {
-        "command": f"python -m robustgen_benchmarks.adaptive --data {source.spec.name} --victim VICTIM --detectors "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.adaptive --data {source.spec.name} --victim VICTIM --detectors "
         f"FOLDER --only {given.only} --eps {given.eps} --n {given.n} --steps {given.steps} --targets {given.targets} "
         f"--long {given.long} --seed {given.seed}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "victim_sha256": victim.sha256,
-        "victim_accuracy": float((predictions(network, everything.x) == everything.y).double().mean()),
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
+        data_sha256=source.spec.sha256,
+        victim_sha256=victim.sha256,
+        victim_accuracy=float((predictions(network, everything.x) == everything.y).double().mean()),
+    )
     for job in given.only.split(","):
         name, _, preset = job.partition(":")
         key = f"{name} {preset} {given.seed}"
-        rows = stored["rows"].setdefault(key, {})
+        rows = file.rows.setdefault(key, {})
         detector, seconds = fitted(name, source, victim, preset, given.seed, given.detectors)
         if seconds is not None:
             rows["fit_cpu_seconds"] = seconds
         if "control" not in rows:
             rows["control"] = control(detector, network, everything.x[: given.control])
-            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+            file.save()
         clean = scored(detector, everything.x[: given.control])
         for eps in given.eps.split(","):
             part = rows.setdefault(eps, {})
@@ -185,7 +180,7 @@ def main() -> None:
                 part["adaptive"] = knowing(detector, network, x, y, part["oblivious"]["lost"], float(eps), given)
             if given.long and "longer" not in part:
                 part["longer"] = longer(detector, network, x, y, part["adaptive"]["lost"], float(eps), given)
-            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+            file.save()
             told = {kind: {k: v for k, v in found.items() if k != "lost"} for kind, found in part.items()}
             sys.stdout.write(f"{key} eps {eps}: {told} {rows['control']}\n")
             sys.stdout.flush()

@@ -14,18 +14,15 @@ A row that is in the file already is not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.evaluation.adaptive import evade
@@ -34,7 +31,7 @@ from robustgen.guard import Guard
 from robustgen.metrics import proportion
 from robustgen.models.load import load_model
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions
 
 
@@ -104,31 +101,24 @@ def main() -> None:
     right = (predictions(network, everything.x) == everything.y).nonzero()[:, 0][: given.n]
     x, y = everything.x[right], everything.y[right]
     pool = source.read(source.spread("calibration", 2000)).x
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
     places = dict(job.split("=", 1) for job in given.detector)
     command = (
         "python -m robustgen_benchmarks.adaptive_length --victim VICTIM --detector {name}={place} "
         f"--bundle {given.bundle} --eps {given.eps} --n {given.n} --long {given.long} --factor {given.factor} "
         f"--seed {given.seed}" + (f" --apart {given.apart}" if given.apart else "")
     ) + (f" --longer-only {given.longer_only}" if given.longer_only else "")
-    stored |= {
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "victim_sha256": victim.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
+    file = ResultsFile(given.out, None, data_sha256=source.spec.sha256, victim_sha256=victim.sha256)
     for name, place in places.items():
         detector = CalibratedDetector.load(Path(place))
         for eps in given.eps.split(","):
             key = f"{name} {given.bundle} {eps} {given.seed}"
-            if key not in stored["rows"]:
+            if key not in file.rows:
                 row = measured(Guard(network, detector), x, y, pool, float(eps), given)
                 row |= {"detector": detector.name, "bundle": asdict(BUNDLES[given.bundle]), "eps": float(eps)}
                 row["command"] = command.format(name=name, place=name.upper())
-                stored["rows"][key] = row
-                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-            sys.stdout.write(f"{key}: {stored['rows'][key]}\n")
+                file.rows[key] = row
+                file.save()
+            sys.stdout.write(f"{key}: {file.rows[key]}\n")
             sys.stdout.flush()
 
 

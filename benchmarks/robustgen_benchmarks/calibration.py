@@ -17,18 +17,15 @@ The JSON is written after each detector, and what it holds is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from robustgen.artifacts import to_json
 from robustgen.calibration import calibrate
 from robustgen.data.load import load
 from robustgen.data.source import Source
@@ -39,7 +36,7 @@ from robustgen.metrics import Array
 from robustgen.models.load import LoadedModel
 from robustgen.training.classifier import train
 from robustgen.training.descent import Recipe
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 RATES = (0.1, 0.05, 0.01)
 DETECTORS = (
@@ -130,18 +127,15 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     source = load(given.data)
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
-    stored |= {
-        "command": f"python -m robustgen_benchmarks.calibration --data {source.spec.name} --only '{given.only}' "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.calibration --data {source.spec.name} --only '{given.only}' "
         f"--times {given.times}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
+        data_sha256=source.spec.sha256,
+    )
     model = train(source, "mlp", recipe=Recipe(epochs=15)).model
     for name in given.only.split(","):
-        if name in stored["rows"]:
+        if name in file.rows:
             continue
         began = time.process_time()
         held, fresh = made(name, source, model)
@@ -149,8 +143,8 @@ def main() -> None:
         rows = {
             f"{fpr:g}": resampled(scores, fpr, given.times) | {"split": as_split(held, fresh, fpr)} for fpr in RATES
         }
-        stored["rows"][name] = rows | {"cpu_seconds": time.process_time() - began}
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+        file.rows[name] = rows | {"cpu_seconds": time.process_time() - began}
+        file.save()
         told = ", ".join(
             f"{fpr}: mean {row['mean']:.4f}, within {row['within']:.2f}, split {row['split']['realised']:.4f}"
             for fpr, row in rows.items()

@@ -18,7 +18,6 @@ import json
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from robustgen.guard import Guard
 from robustgen.metrics import proportion
 from robustgen.models.load import LoadedModel, load_model
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 FPR = 0.05
 
@@ -84,22 +83,19 @@ def main() -> None:
     source = load(given.data)
     victims = {name: load_model(path) for name, _, path in (part.partition("=") for part in given.victims.split(","))}
     x, y, _ = inputs(source, given.n, given.seed)
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
-    stored |= {
-        "command": f"python -m robustgen_benchmarks.certified --data {given.data} --victims "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.certified --data {given.data} --victims "
         f"{','.join(f'{name}=VICTIM' for name in victims)} --detectors FOLDER --only {given.only} --eps {given.eps} "
         f"--attacked {given.attacked} --n {given.n} --n-adaptive {given.n_adaptive} --seed {given.seed}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "victims": {name: model.sha256 for name, model in victims.items()},
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
+        data_sha256=source.spec.sha256,
+        victims={name: model.sha256 for name, model in victims.items()},
+    )
     for name in given.only.split(","):
         detector, seconds = fitted(name, source, next(iter(victims.values())), given.detectors, given.seed)
         for beside_what, victim in victims.items():
             guard = beside(detector, victim, source)
-            row = stored["rows"].setdefault(f"{name}, {beside_what}, seed {given.seed}", {})
+            row = file.rows.setdefault(f"{name}, {beside_what}, seed {given.seed}", {})
             row |= {
                 "detector": name,
                 "options": detector.detector.config,
@@ -118,11 +114,11 @@ def main() -> None:
                 began = time.process_time()
                 proof = certify(guard, x, y, threat)
                 part["certified"] = proof.figures() | {"cpu_seconds": time.process_time() - began}
-                write(given.out, stored)
+                file.save()
                 if wanted:
                     n = min(given.n_adaptive, len(x))
                     part["attacked"] = attacked(guard, x[:n], y[:n], threat, proof.certified[:n], given.seed)
-                    write(given.out, stored)
+                    file.save()
                 told = part["certified"]["certified_robust_accuracy"]["value"], part.get("attacked")
                 sys.stdout.write(f"{name}, {beside_what}, eps {size}: {told}\n")
                 sys.stdout.flush()
@@ -147,10 +143,6 @@ def false_alarms(guard: Guard, x: torch.Tensor) -> dict[str, float]:
     """The share of clean inputs rejected."""
     flagged = np.concatenate([guard.judge(part).flagged for part in x.split(250)])
     return proportion(int(flagged.sum()), len(x))._asdict()
-
-
-def write(out: Path, stored: dict[str, Any]) -> None:
-    out.write_text(to_json(stored) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

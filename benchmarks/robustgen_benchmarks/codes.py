@@ -13,12 +13,10 @@ The JSON is written after every codec and seed, and what it holds already is not
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.data.source import Source
 from robustgen.detectors.calibrated import CalibratedDetector
@@ -35,7 +32,7 @@ from robustgen.evaluation.encoding import encode
 from robustgen.evaluation.interpolation import CONTROL, paths
 from robustgen.evaluation.rate import rate_distortion
 from robustgen.metrics import auroc, tpr_at_fpr
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 BITS = (2, 4, 8, 32)
 TABLES = (1, 8, 64)
@@ -114,31 +111,24 @@ def main() -> None:
     whole = load(given.data)
     source = replace(whole, splits=whole.splits | {"train": whole.rows("train")[: given.train]})
     foreign = load(given.foreign or f"{os.environ['ROBUSTGEN_EXTRA_DATA']}/mnist/mnist.npz", like=source.spec)
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.codes --data {source.spec.name} --codecs {' '.join(given.codecs)} "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.codes --data {source.spec.name} --codecs {' '.join(given.codecs)} "
         f"--seeds {given.seeds} --train {given.train} --epochs {given.epochs} --width {given.width}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "foreign": foreign.spec.name,
-        "foreign_sha256": foreign.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {(result["codec"], result["seed"]) for result in stored["results"]}
+        data_sha256=source.spec.sha256,
+        foreign=foreign.spec.name,
+        foreign_sha256=foreign.spec.sha256,
+    )
+    done = file.done("codec", "seed")
     for seed in range(given.seeds):
         for name in given.codecs:
             if (name, seed) in done:
                 continue
             found = measure(name, seed, source, foreign, given)
-            stored["results"].append(found)
+            file.add(found)
             best = found["novelty"][f"simhash, {TABLES[-1]} tables"]["auroc"]
             sys.stderr.write(f"{name} seed {seed}: simhash {best:.4f}, {found['fit_cpu_seconds']:.0f} s\n")
-            if given.out is not None:
-                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-    sys.stdout.write(to_json(stored) + "\n")
+    sys.stdout.write(file.text())
 
 
 if __name__ == "__main__":

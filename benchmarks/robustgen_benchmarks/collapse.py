@@ -10,25 +10,21 @@ it), the Fréchet distance on that classifier's features, and the AUROC of made-
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.adversarial import AdversarialDetector
 from robustgen.detectors.codes import as_sampler
 from robustgen.detectors.making import make
 from robustgen.evaluation.frechet import compare, embedding
 from robustgen.models.load import LoadedModel, load_model
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 
 def classes_found(model: LoadedModel, x: Tensor) -> float:
@@ -55,19 +51,15 @@ def main() -> None:
     real = source.read(source.spread("all", 2 * given.samples)).x
     samples = min(given.samples, len(real) // 2)
     embed, _ = embedding(model, torch.device("cpu"))
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.collapse --data {source.spec.name} --detectors "
+    classes_of_real = classes_found(model, real)
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.collapse --data {source.spec.name} --detectors "
         f"{' '.join(given.detectors)} --seeds {given.seeds} --preset {given.preset} --samples {given.samples}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "classes_of_real": classes_found(model, real),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {(row["detector"], row["seed"]) for row in stored["results"]}
+        data_sha256=source.spec.sha256,
+        classes_of_real=classes_of_real,
+    )
+    done = file.done("detector", "seed")
     for seed in range(given.seeds):
         for name in given.detectors:
             if (name, seed) in done:
@@ -88,15 +80,13 @@ def main() -> None:
                 **course,
                 "cpu_seconds": time.process_time() - began,
             }
-            stored["results"].append(row)
+            file.add(row)
             sys.stderr.write(f"{name} seed {seed}: {row}\n")
-            if given.out is not None:
-                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
     for name in given.detectors:
-        own = [row for row in stored["results"] if row["detector"] == name]
+        own = [row for row in file.results if row["detector"] == name]
         sys.stdout.write(
             f"{name}: {sum(row['collapsed'] for row in own)} of {len(own)} collapsed, "
-            f"{mean(row['classes'] for row in own):.1f} classes (real {stored['classes_of_real']:.1f}), Fréchet "
+            f"{mean(row['classes'] for row in own):.1f} classes (real {classes_of_real:.1f}), Fréchet "
             f"distance {mean(row['frechet']['distance'] for row in own):.1f} "
             f"({mean(row['frechet']['real'] for row in own):.1f}), variety "
             f"{mean(row['variety'] for row in own):.2f}\n"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.detectors.conditional_vae import ConditionalVAEDetector
@@ -31,8 +29,8 @@ from robustgen.metrics import Array, auroc
 from robustgen.models.load import load_model
 from robustgen.objectives import Model
 from robustgen.threat import Norm, ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.one_class import images
+from robustgen_benchmarks.results_file import ResultsFile
 
 PARTS = ["gap", "density", "knn", "elbo", "reconstruction", "ssim", "l2"]
 SCORES = [*PARTS, "gap+density", "density+knn", "gap+density+knn", "gap+elbo"]
@@ -117,20 +115,17 @@ def main() -> None:
     results = {
         score: {kind: auroc(inside[score], found[score]).value for kind, found in outside.items()} for score in SCORES
     }
-    stored = {
-        "command": f"python -m robustgen_benchmarks.conditional --data {source.spec.name} --victim VICTIM "
+    ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.conditional --data {source.spec.name} --victim VICTIM "
         f"--train {given.train} --test {given.test} --epochs {given.epochs} --seed {given.seed}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "victim_sha256": load_model(given.victim).sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "fit_cpu_seconds": seconds,
-        "n": {"clean": len(test), **{kind: len(pair[0]) for kind, pair in kinds.items()}},
-        "auroc": results,
-    }
-    if given.out is not None:
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+        go_on=False,
+        data_sha256=source.spec.sha256,
+        victim_sha256=load_model(given.victim).sha256,
+        fit_cpu_seconds=seconds,
+        n={"clean": len(test), **{kind: len(pair[0]) for kind, pair in kinds.items()}},
+        auroc=results,
+    ).save()
     sys.stdout.write(table(results))
 
 

@@ -19,11 +19,9 @@ The JSON is written after every fit, and what it holds already is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.build import make
 from robustgen.data.load import load
 from robustgen.detectors.cycle_gan import CycleGANDetector
@@ -39,7 +36,7 @@ from robustgen.metrics import Array, auroc
 from robustgen.threat import Norm, ThreatModel
 from robustgen.training.classifier import train as train_classifier
 from robustgen.training.descent import Recipe
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import predictions, victims
 
 EPS = 0.1
@@ -249,30 +246,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the results, and to go on from")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    stored: dict[str, Any] = {
-        "commands": [],
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        before = json.loads(given.out.read_text(encoding="utf-8"))
-        stored["results"], stored["commands"] = before["results"], before["commands"]
     command = (
         f"python -m robustgen_benchmarks.cycles --part {' '.join(given.part)} --preset {given.preset} "
         f"--train {given.train} --test {given.test} --seeds {given.seeds}"
     )
-    stored["commands"] = list(dict.fromkeys([*stored["commands"], command]))
-    done = {(r["part"], r["preset"], r["seed"]) for r in stored["results"]}
+    file = ResultsFile(given.out, command)
+    done = file.done("part", "preset", "seed")
     for part in given.part:
         for seed in range(given.seeds):
             if (part, given.preset, seed) not in done:
                 found = {"purifier": purifier, "usps": usps}[part](given, seed)
-                stored["results"].append({"part": part, "preset": given.preset, "seed": seed, **found})
-                if given.out is not None:
-                    given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-    sys.stdout.write(table(stored["results"]))
+                file.add({"part": part, "preset": given.preset, "seed": seed, **found})
+    sys.stdout.write(table(file.results))
 
 
 if __name__ == "__main__":

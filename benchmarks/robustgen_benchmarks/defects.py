@@ -16,13 +16,11 @@ group_hint, 96 x 96). The JSON is written after every detector, and what it hold
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import UTC, datetime
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -34,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from robustgen.artifacts import digest, to_json, write_atomically
+from robustgen.artifacts import digest
 from robustgen.data.hold_out import hold_out
 from robustgen.data.rows import as_rows
 from robustgen.detectors.image_differences import dissimilarity
@@ -44,7 +42,7 @@ from robustgen.metrics import auroc
 from robustgen.models.autoencoder import autoencoder
 from robustgen.runtime import seeded
 from robustgen.training.descent import Recipe, descend
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 FULL, CODE = 96, 100
 PYOD = {"PCA": "pca", "KNN": "knn", "AutoEncoder": "auto_encoder"}
@@ -211,11 +209,6 @@ def _cell(values: list[float]) -> str:
     return f"{mean(values):.3f}" + (f" +- {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _keep(stored: dict[str, Any], out: Path) -> None:
-    text = to_json(stored) + "\n"
-    write_atomically(out, lambda path: path.write_text(text, encoding="utf-8"), force=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the .npz; by default magnetic_tile/ in ROBUSTGEN_EXTRA_DATA")
@@ -245,19 +238,11 @@ def main() -> None:
         "AE-SSIM": published("ssim", **training),
     }
     command = (
-        f"python -m robustgen_benchmarks.defects --seeds {given.seeds} --size {given.size} --epochs {given.epochs}"
+        f"python -m robustgen_benchmarks.defects --seeds {given.seeds} --size {given.size} --epochs {given.epochs} "
+        f"--batch-size {given.batch_size}"
     )
-    stored: dict[str, Any] = {
-        "command": f"{command} --batch-size {given.batch_size}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": digest(path.read_bytes()),
-        "machine": describe_machine(),
-        "versions": versions_with("pyod"),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {(r["method"], r["seed"], r["size"]) for r in stored["results"]}
+    file = ResultsFile(given.out, command, "pyod", data_sha256=digest(path.read_bytes()))
+    done = file.done("method", "seed", "size")
     for seed in range(given.seeds):
         train = tiles.train(seed)
         for name in given.detectors or methods:
@@ -266,14 +251,14 @@ def main() -> None:
             began = time.process_time()
             found = methods[name](tiles.x[train], tiles.x[~train], seed)
             seconds = time.process_time() - began
+            rows = []
             for variant, one in found.items():
                 values = measure(one, tiles.labels[~train], tiles.masks[~train], tiles.classes)
                 values |= {"detector": name + variant, "method": name, "seed": seed, "size": given.size}
-                stored["results"].append(values | {"n_train": int(train.sum()), "cpu_seconds": seconds})
+                rows.append(values | {"n_train": int(train.sum()), "cpu_seconds": seconds})
                 sys.stderr.write(f"seed {seed} {name}{variant}: {values['image']:.3f} {values.get('pixel', 0):.3f}\n")
-            if given.out is not None:
-                _keep(stored, given.out)
-    sys.stdout.write(table(stored["results"]))
+            file.add(*rows)
+    sys.stdout.write(table(file.results))
 
 
 if __name__ == "__main__":

@@ -10,21 +10,17 @@ A row that is in the file already is not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from robustgen.artifacts import to_json
 from robustgen.bench.guarded import inputs
 from robustgen.data.load import load
 from robustgen.evaluation.threats import Plan, evaluate, oblivious
 from robustgen.guard import Guard
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 
 def main() -> None:
@@ -45,28 +41,25 @@ def main() -> None:
     x, y, _ = inputs(source, given.n, given.seed)
     sizes, knowing = (tuple(float(size) for size in text.split(",")) for text in (given.eps, given.adaptive))
     plan = Plan(sizes, headline=max(knowing), adaptive=knowing, seed=given.seed)
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
-    stored |= {
-        "command": f"python -m robustgen_benchmarks.guards --guard GUARD --data {given.data} --only {given.only} --eps "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.guards --guard GUARD --data {given.data} --only {given.only} --eps "
         f"{given.eps} --adaptive {given.adaptive} --n {given.n} --n-adaptive {given.n_adaptive} --seed {given.seed}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "guard": whole.summary(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
+        guard=whole.summary(),
+        data_sha256=source.spec.sha256,
+    )
     blind = None
     for name in given.only.split(","):
         key = f"{name} {given.adaptive} {given.seed}"
-        if key in stored["rows"]:
+        if key in file.rows:
             continue
         if blind is None:
             blind = oblivious(whole.classifier, x, y, source, plan)
         began = time.process_time()
         guard = whole if name == "guard" else members[name]
         figures, _ = evaluate(guard, source, x, y, blind, plan, n_adaptive=given.n_adaptive)
-        stored["rows"][key] = figures | {"cpu_seconds": time.process_time() - began}
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+        file.rows[key] = figures | {"cpu_seconds": time.process_time() - began}
+        file.save()
         sys.stdout.write(f"{key}: {figures['sentence']}\n")
         sys.stdout.flush()
 

@@ -1,22 +1,21 @@
 """One class of a labelled image set is normal, the others are not: robustgen's detectors beside PyOD's, same inputs.
 
 Each detector is fitted on all official training images of one class (no labels, no anomalies) and scores the whole
-official test split; its AUROC tells that class from the nine others. Seeds change the detector, not the images.
+official test split; its AUROC tells that class from the nine others. Seeds change the detector, not the images:
+what draws nothing is run once.
 
     pip install pyod
     python -m robustgen_benchmarks.one_class --data fashion-mnist --seeds 3 --out one_class.json
 
-The JSON is written after every class, and what it holds already is not run again.
+The JSON is written after every fit, and what it holds already is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,14 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.data.source import Source, Split
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.making import accepts, make
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks import pyod_peers
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 Scores = Callable[[Tensor, Tensor, int], np.ndarray[Any, Any]]
 """(training images of the normal class, test images, seed) -> one score per test image"""
@@ -64,10 +62,13 @@ def images(source: Source, *splits: Split) -> tuple[Tensor, Tensor]:
     return torch.cat([batch.x for batch in batches]), torch.cat(labels)
 
 
-def measure(run: Scores, x: Tensor, test: Tensor, normal: Tensor, seed: int) -> dict[str, float]:
-    """AUROC, the anomalies caught at 5 % false alarms, and CPU seconds."""
+def measure(run: Scores, x: Tensor, test: Tensor, normal: Tensor, seed: int) -> dict[str, Any]:
+    """AUROC, the anomalies caught at 5 % false alarms, and CPU seconds; of what crashes, the error alone."""
     began = time.process_time()
-    scores = run(x, test, seed)
+    try:
+        scores = run(x, test, seed)
+    except ValueError as error:  # PyOD's CBLOF, with some seeds
+        return {"crash": f"{type(error).__name__}: {error}"[:200]}
     seconds = time.process_time() - began
     if not np.isfinite(scores).all():
         return {"auroc": float("nan"), "tpr_at_5": float("nan"), "cpu_seconds": seconds}
@@ -80,7 +81,10 @@ def measure(run: Scores, x: Tensor, test: Tensor, normal: Tensor, seed: int) -> 
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A Markdown table: a row per detector, a column per class (means over the seeds), best mean first."""
+    """A Markdown table: a row per detector, a column per class (means over the seeds that did not crash), best mean
+    first.
+    """
+    results = [result for result in results if "crash" not in result]
     classes = sorted({result["class"] for result in results})
     rows = []
     for name in dict.fromkeys(result["detector"] for result in results):
@@ -114,39 +118,30 @@ def main() -> None:
     x, y = images(source, "train", "calibration")
     test, labels = images(source, "test")
     runs: dict[str, Scores] = {}
+    seeds: dict[str, range] = {}
     for word in given.detectors:
         name, _, rest = word.partition(":")
         options = dict(part.split("=") for part in rest.split(",") if part)
         runs[word] = ours(name, {key: int(v) if v.isdigit() else v for key, v in options.items()})
+        seeds[word] = range(given.seeds if accepts(name, "seed") else 1)
     for name in given.peers:
         runs[f"PyOD {name}"] = pyod(name)
-    stored: dict[str, Any] = {
-        "commands": [],
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with("pyod"),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        before = json.loads(given.out.read_text(encoding="utf-8"))
-        stored["results"], stored["commands"] = before["results"], before["commands"]
+        seeds[f"PyOD {name}"] = range(1 if name in pyod_peers.UNSEEDED else given.seeds)
     words = [f"--{name} {' '.join(map(str, getattr(given, name)))}" for name in ("classes", "detectors", "peers")]
     command = (
         f"python -m robustgen_benchmarks.one_class --data {source.spec.name} --seeds {given.seeds} {' '.join(words)}"
     )
-    stored["commands"] = list(dict.fromkeys([*stored["commands"], command]))
-    done = {(r["detector"], r["class"], r["seed"]) for r in stored["results"]}
+    file = ResultsFile(given.out, command, "pyod", data_sha256=source.spec.sha256)
+    done = file.done("detector", "class", "seed")
     for number in given.classes:
         for name, run in runs.items():
-            for seed in range(given.seeds):
+            for seed in seeds[name]:
                 if (name, number, seed) not in done:
                     found = measure(run, x[y == number], test, labels == number, seed)
-                    stored["results"].append({"detector": name, "class": number, "seed": seed, **found})
-                    sys.stderr.write(f"class {number} seed {seed} {name}: {found['auroc']:.4f}\n")
-        if given.out is not None:
-            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-    sys.stdout.write(table(stored["results"]))
+                    file.add({"detector": name, "class": number, "seed": seed, **found})
+                    told = found.get("crash") or f"{found['auroc']:.4f}"
+                    sys.stderr.write(f"class {number} seed {seed} {name}: {told}\n")
+    sys.stdout.write(table(file.results))
 
 
 if __name__ == "__main__":

@@ -10,22 +10,19 @@ training inputs; the rest is what the fusion measures them on).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.base import Detector
 from robustgen.detectors.fusion import Combine, FusionDetector
 from robustgen.metrics import auroc, tpr_at_fpr
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.one_class import images, table
+from robustgen_benchmarks.results_file import ResultsFile
 
 
 def main() -> None:
@@ -40,18 +37,14 @@ def main() -> None:
     source = load(given.data)
     x, y = images(source, "train", "calibration")
     test, labels = images(source, "test")
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.one_class_fusion --data {source.spec.name} --members "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.one_class_fusion --data {source.spec.name} --members "
         f"{' '.join(given.members)} --seeds {' '.join(map(str, given.seeds))}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with("pyod"),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {(r["class"], r["seed"]) for r in stored["results"]}
+        "pyod",
+        data_sha256=source.spec.sha256,
+    )
+    done = file.done("class", "seed")
     for seed in given.seeds:
         for number in given.classes:
             if (number, seed) in done:
@@ -67,6 +60,7 @@ def main() -> None:
                 for combine in get_args(Combine):
                     fused.combine = combine
                     rows[f"fusion, {combine}"] = torch.cat([fused.score(part) for part in test.split(500)])
+            results = []
             for name, scores in rows.items():
                 inside, outside = scores[labels == number].double().numpy(), scores[labels != number].double().numpy()
                 found = {
@@ -74,11 +68,10 @@ def main() -> None:
                     "tpr_at_5": tpr_at_fpr(inside, outside, 0.05).value,
                     "cpu_seconds": seconds,
                 }
-                stored["results"].append({"detector": name, "class": number, "seed": seed, **found})
+                results.append({"detector": name, "class": number, "seed": seed, **found})
                 sys.stderr.write(f"class {number} seed {seed} {name}: {found['auroc']:.4f}\n")
-            if given.out is not None:
-                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-    sys.stdout.write(table(stored["results"]))
+            file.add(*results)
+    sys.stdout.write(table(file.results))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -55,8 +54,8 @@ from robustgen.data.load import load
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, cross_entropy, dlr
 from robustgen.threat import Norm, ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.peers.libraries import from_adv_lib
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions, victims
 
 Run = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
@@ -281,18 +280,17 @@ def main() -> None:
     runtime.keep_freed_memory()
     source = load(given.data)
     inputs = first(source, given.n)
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.optimality --data {source.spec.name} --n {given.n} "
         f"--steps {given.steps} --rounds {given.rounds} --batch-size {given.batch_size} "
         f"--seed {given.seed} --only {' '.join(given.only)} --norms {' '.join(given.norms)}"
         + " --in-bisection"
         * given.in_bisection,
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with("adv-lib"),
-        "results": [],
-    }
+        "adv-lib",
+        go_on=False,
+        data_sha256=source.spec.sha256,
+    )
     chosen = victims(source, given.victims)
     if given.parts is not None:
         settings = {name: getattr(given, name) for name in ("n", "steps", "rounds", "batch_size", "seed")}
@@ -303,11 +301,9 @@ def main() -> None:
             parts = None if given.parts is None else given.parts / f"{name}_{norm}"
             numbers = (given.steps, given.rounds, given.batch_size, given.seed, given.in_bisection)
             found = measure(network, *inputs, norm, *numbers, parts)
-            stored["results"].append({"victim": name, "norm": norm, "attacks": found})
+            file.add({"victim": name, "norm": norm, "attacks": found})  # after each: all take most of an hour
             sys.stdout.write(table(name, norm, given.n, given.steps, found))
             sys.stdout.flush()
-            if given.out is not None:  # after each, because all together take most of an hour
-                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

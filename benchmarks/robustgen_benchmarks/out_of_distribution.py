@@ -13,12 +13,10 @@ The JSON is written after every fit, and what it holds already is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,14 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.making import accepts, make
 from robustgen.detectors.vae import VAEDetector
 from robustgen.metrics import auroc
 from robustgen.models.likelihoods import LIKELIHOODS
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.one_class import images
+from robustgen_benchmarks.results_file import ResultsFile
 
 Scores = Callable[[Tensor], dict[str, Tensor]]
 REGRET = "regret"  # some hundred times as dear as the others
@@ -134,28 +131,22 @@ def main(arguments: Iterable[str] | None = None) -> None:
     source = load(given.data)
     x, test = images(source, "train")[0][: given.train], images(source, "test")[0][: given.test]
     others = foreign(test, given.test)
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.out_of_distribution --data {source.spec.name} "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.out_of_distribution --data {source.spec.name} "
         f"--train {given.train} --test {given.test} --regret {given.regret} --epochs {given.epochs} "
         f"--seeds {given.seeds}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with("Pillow"),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {(result["detector"], result["seed"]) for result in stored["results"]}
+        "Pillow",
+        data_sha256=source.spec.sha256,
+    )
+    done = file.done("detector", "seed")
     for seed in range(given.seeds):
         for name in given.detectors:
             if (name, seed) in done:
                 continue
-            stored["results"].append(measure(name, seed, x, test, others, given))
-            sys.stderr.write(f"{name} seed {seed}: {stored['results'][-1]['auroc']['default']}\n")
-            if given.out is not None:
-                given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-    sys.stdout.write(table(stored["results"]))
+            file.add(measure(name, seed, x, test, others, given))
+            sys.stderr.write(f"{name} seed {seed}: {file.results[-1]['auroc']['default']}\n")
+    sys.stdout.write(table(file.results))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 import time
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -32,12 +30,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.detectors.pair_gan import MATCHING, PairGANDetector
 from robustgen.metrics import Array, auroc
 from robustgen.training.image_pairs import moved
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 OPTIONS: dict[str, dict[str, Any]] = {"edges": {}, "emoji": {"reach": 0, "scores": "patches+l1"}, "tiles": {}}
 """Two artists do not draw to the pixel, so that a pair of emoji which is moved by three still fits."""
@@ -179,22 +176,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the results, and to go on from")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    stored: dict[str, Any] = {
-        "commands": [],
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        before = json.loads(given.out.read_text(encoding="utf-8"))
-        stored["results"], stored["commands"] = before["results"], before["commands"]
     command = (
         f"python -m robustgen_benchmarks.pairs --data {' '.join(given.data)} --matching {' '.join(given.matching)} "
         f"--preset {given.preset} --train {given.train} --seeds {given.seeds}"
     )
-    stored["commands"] = list(dict.fromkeys([*stored["commands"], command]))
-    done = {(r["data"], r["preset"], r["matching"], r["seed"]) for r in stored["results"]}
+    file = ResultsFile(given.out, command)
+    done = file.done("data", "preset", "matching", "seed")
     for name in given.data:
         pairs = {"edges": edges, "emoji": emoji, "tiles": tiles}[name](given.train)
         odd = mismatches(pairs)
@@ -218,14 +205,12 @@ def main() -> None:
                 }
                 result["auroc"] = found
                 sizes = {"n_train": len(pairs.train), "n_test": len(pairs.test), "cpu_seconds": seconds}
-                stored["results"].append(result | sizes)
                 sys.stderr.write(f"{name} {matching} seed {seed}: {found} in {seconds:.0f} s\n")
                 if given.pictures is not None:
                     given.pictures.mkdir(parents=True, exist_ok=True)
                     draw(detector, pairs, odd, given.pictures / f"{name}_{matching}_{seed}.png")
-                if given.out is not None:
-                    given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-    sys.stdout.write(table(stored["results"]))
+                file.add(result | sizes)
+    sys.stdout.write(table(file.results))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from robustgen.attacks.fgsm import FGSM
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions, victims
 
 FGSM_EPS = (8 / 255, 0.1)
@@ -205,16 +204,14 @@ def main() -> None:
         if "ROBUSTGEN_EXTRA_DATA" not in os.environ:
             parser.error("ROBUSTGEN_EXTRA_DATA must name the folder with mnist/, cifar10_jpeg/ and models/")
         results = published(given.limit)
-    stored = {
-        "command": f"python -m robustgen_benchmarks.parity {given.what}"
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.parity {given.what}"
         + (f" --data {given.data} --n-pgd {given.n_pgd}" if given.what == "art" else "")
         + (f" --limit {given.limit}" if given.limit else ""),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "results": results,
-    }
-    given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+        go_on=False,
+    )
+    file.add(*results)
 
 
 if __name__ == "__main__":

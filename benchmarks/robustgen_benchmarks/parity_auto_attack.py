@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +21,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.auto_attack import AutoAttack
 from robustgen.data.load import load
 from robustgen.models.load import load_model
 from robustgen.threat import Norm, ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.peers.libraries import REFERENCE
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions, victims
 
 
@@ -164,20 +162,16 @@ def main() -> None:
         parser.error(f"{REFERENCE} must name a folder with a copy of github.com/fra31/auto-attack")
     sys.path.append(os.environ[REFERENCE])
     torch.set_num_threads(1)
-    results = []
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.parity_auto_attack --data {given.data} --n {given.n} "
+        f"--n-other {given.n_other} --n-published {given.n_published} --batch-size {given.batch_size}",
+        go_on=False,
+    )
     for setting in settings(given):
-        results.append(compare(setting, given.batch_size))
-        sys.stdout.write(table(results[-1]))
+        file.add(compare(setting, given.batch_size))
+        sys.stdout.write(table(file.results[-1]))
         sys.stdout.flush()
-        stored = {
-            "command": f"python -m robustgen_benchmarks.parity_auto_attack --data {given.data} --n {given.n} "
-            f"--n-other {given.n_other} --n-published {given.n_published} --batch-size {given.batch_size}",
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": describe_machine(),
-            "versions": versions_with(),
-            "results": results,
-        }
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,17 +13,14 @@ What an attacker of a random score finds is judged by the majority of 21 fresh d
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.detectors.calibrated import CalibratedDetector
@@ -36,7 +33,7 @@ from robustgen.threat import ThreatModel
 from robustgen.training.classifier import train
 from robustgen.training.descent import Recipe
 from robustgen_benchmarks.faults import FAULTS, Fault, Faulty, planted
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 
 def lost(guard: Guard, score: Score, threshold: float, x: Tensor, y: Tensor, threat: ThreatModel, eot: int) -> Tensor:
@@ -95,21 +92,15 @@ def main() -> None:
         right = (model.network(batch.x).argmax(1) == batch.y).nonzero()[:, 0][: given.n]
     x, y = batch.x[right], batch.y[right]
     sound = CalibratedDetector.fit("pca", source)
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
-    stored |= {
-        "command": f"python -m robustgen_benchmarks.planted_faults --eps {given.eps:g} --n {given.n}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
+    command = f"python -m robustgen_benchmarks.planted_faults --eps {given.eps:g} --n {given.n}"
+    file = ResultsFile(given.out, command, data_sha256=source.spec.sha256)
     for fault in ("none", *FAULTS):
-        if fault in stored["rows"]:
+        if fault in file.rows:
             continue
         fitted = sound if fault == "none" else planted(sound, cast(Fault, fault), source)
-        stored["rows"][fault] = row(Guard(model, fitted), fault, x, y, threat)
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
-        told = {key: value for key, value in stored["rows"][fault].items() if key != "checks"}
+        file.rows[fault] = row(Guard(model, fitted), fault, x, y, threat)
+        file.save()
+        told = {key: value for key, value in file.rows[fault].items() if key != "checks"}
         sys.stdout.write(f"{fault}: {told}\n")
         sys.stdout.flush()
 

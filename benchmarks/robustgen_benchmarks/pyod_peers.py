@@ -25,13 +25,17 @@ PYOD = {
     "VAE": "vae",
     "DeepSVDD": "deep_svdd",
 }
+MORE = {"GMM": "gmm", "KPCA": "kpca"}
+"""Namesakes of detectors here, for where they are asked for."""
+UNSEEDED = ("KNN", "LOF", "OCSVM", "ECOD", "PCA", "KPCA")
+"""Those that give the same scores with every seed, with their own defaults."""
 GANS = {"ALAD": "alad", "AnoGAN": "anogan", "SO_GAAL": "so_gaal", "MO_GAAL": "mo_gaal"}
 """Their generative adversarial networks, for where they are asked for: slow, and without a seed of their own."""
 
 
 def pyod(name: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any], int], npt.NDArray[Any]]:
     """(rows to fit, rows to test, seed) -> the scores of PyOD's detector `name`, seeded where it can be."""
-    kind: Any = getattr(import_module(f"pyod.models.{(PYOD | GANS)[name]}"), name)
+    kind: Any = getattr(import_module(f"pyod.models.{(PYOD | MORE | GANS)[name]}"), name)
 
     def run(train: npt.NDArray[Any], test: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
         given: dict[str, Any] = {"random_state": seed, "n_features": train.shape[1], "verbose": 0}

@@ -13,19 +13,17 @@ Protocols:
     python -m robustgen_benchmarks.tables --data adbench/ --protocols one-class unsupervised --seeds 3 --out tables.json
     python -m robustgen_benchmarks.tables --data adbench/ --protocols dte --seeds 1 --out tables_dte.json
 
-`--data` is a folder of ADBench's files (NUMBER_NAME.npz with X and y). The JSON is written after every cell, and what
+`--data` is a folder of ADBench's files (NUMBER_NAME.npz with X and y). The JSON is written after every fit, and what
 it holds already is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -34,13 +32,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robustgen.artifacts import to_json
 from robustgen.detectors.making import accepts, make
 from robustgen.errors import RobustgenError
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks.dte_published import KNN, LOF, PUBLISHED
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.pyod_peers import GANS, PYOD, pyod
+from robustgen_benchmarks.results_file import ResultsFile
 
 Values = npt.NDArray[Any]
 Scores = Callable[[Values, Values, int], Values]
@@ -223,17 +220,13 @@ def main() -> None:
     peers = ([] if alone else list(PYOD)) if given.peers is None else given.peers
     runs: dict[str, Scores] = {word: ours(word) for word in detectors}
     runs |= {f"PyOD {name}": pyod(name) for name in peers}
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.tables --data adbench/ --protocols {' '.join(given.protocols)} "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.tables --data adbench/ --protocols {' '.join(given.protocols)} "
         f"--seeds {given.seeds} --sets {' '.join(sets)} --detectors {' '.join(detectors)} --peers {' '.join(peers)}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": versions_with("pyod"),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {(r["detector"], r["set"], r["protocol"], r["seed"]) for r in stored["results"]}
+        "pyod",
+    )
+    done = file.done("detector", "set", "protocol", "seed")
     for seed in range(given.seeds):
         for name in sets:
             x, y = read(given.data, name)
@@ -242,17 +235,13 @@ def main() -> None:
                 for word, run in runs.items():
                     if (word, name, protocol, seed) not in done:
                         found = measure(run, cell, seed)
-                        stored["results"].append(
-                            {"detector": word, "set": name, "protocol": protocol, "seed": seed, **found}
-                        )
+                        file.add({"detector": word, "set": name, "protocol": protocol, "seed": seed, **found})
                         said = f"{found['auroc']:.4f}" if "auroc" in found else found["crash"]
                         sys.stderr.write(f"{name} {protocol} seed {seed} {word}: {said}\n")
-                if given.out is not None:
-                    given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
     for protocol in given.protocols:
-        sys.stdout.write(table(stored["results"], protocol) + "\n")
+        sys.stdout.write(table(file.results, protocol) + "\n")
     if "dte" in given.protocols:
-        sys.stdout.write(against_published(stored["results"]))
+        sys.stdout.write(against_published(file.results))
 
 
 if __name__ == "__main__":

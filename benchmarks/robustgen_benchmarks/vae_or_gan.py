@@ -15,14 +15,12 @@ import argparse
 import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.detectors.calibrated import CalibratedDetector
@@ -34,7 +32,7 @@ from robustgen.evaluation.generative import generative
 from robustgen.evaluation.sampling import draw
 from robustgen.models.load import LoadedModel, load_model
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
+from robustgen_benchmarks.results_file import ResultsFile
 
 
 def kinds(
@@ -104,21 +102,16 @@ def main() -> None:
     found = kinds(base, labels, foreign, model, given.eps, given.seed)
     embed, features = embedding(model, torch.device("cpu"))
     features = features.replace(given.model, Path(given.model).name)  # no path of this machine in the results
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.vae_or_gan --data {source.spec.name} --detectors "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.vae_or_gan --data {source.spec.name} --detectors "
         f"{' '.join(given.detectors)} --foreign {' '.join(Path(name).name for name in given.foreign)} --preset "
         f"{given.preset} --eps {given.eps:g} --n {given.n} --samples {given.samples} --seed {given.seed}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with(),
-        "results": [],
-    }
-    if given.out is not None and given.out.is_file():
-        stored["results"] = json.loads(given.out.read_text(encoding="utf-8"))["results"]
-    done = {row["name"] for row in stored["results"]}
+        data_sha256=source.spec.sha256,
+    )
+    done = file.done("name")
     for name in given.detectors:
-        if name in done:
+        if (name,) in done:
             continue
         options = {key: value for key, value in (("preset", given.preset), ("seed", given.seed)) if accepts(name, key)}
         began = time.process_time()
@@ -127,10 +120,8 @@ def main() -> None:
         row = generative(
             fitted, normal, found, embed, features, samples=given.samples, seconds_to_fit=seconds, seed=given.seed
         ).to_json()
-        stored["results"].append(row)
+        file.add(row)
         sys.stderr.write(f"{json.dumps(row)}\n")
-        if given.out is not None:
-            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
         if given.picture is not None and isinstance(fitted.detector, Sampler):
             from robustgen.report.samples import sample_sheet
 
@@ -139,7 +130,7 @@ def main() -> None:
             judged = fitted.judge(x)
             sheet = sample_sheet(x, f"by {name}", judged.p_value.tolist(), judged.flagged.tolist())
             sheet.savefig(given.picture / f"{name}.png", dpi=110)
-    sys.stdout.write(markdown(stored["results"]))
+    sys.stdout.write(markdown(file.results))
 
 
 if __name__ == "__main__":

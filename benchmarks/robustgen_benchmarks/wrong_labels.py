@@ -15,11 +15,9 @@ The JSON is written after each row, and what it holds is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.fgsm import FGSM
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
@@ -39,8 +36,8 @@ from robustgen.metrics import auroc
 from robustgen.models.load import load_model
 from robustgen.objectives import cross_entropy
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.one_class import images
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import predictions
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -129,18 +126,15 @@ def main() -> None:
     x, y = (value[: given.train] for value in images(source, "train"))
     test, labels = (value[: given.test] for value in images(source, "test"))
     pairs = kinds(network, test, labels)
-    stored: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {"rows": {}}
-    stored |= {
-        "command": f"python -m robustgen_benchmarks.wrong_labels --data {source.spec.name} --victim VICTIM --preset "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.wrong_labels --data {source.spec.name} --victim VICTIM --preset "
         f"{given.preset} --train {given.train} --test {given.test} --seeds {given.seeds}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "victim_sha256": victim.sha256,
-        "n": {kind: len(pair[0]) for kind, pair in pairs.items()},
-        "machine": describe_machine(),
-        "versions": versions_with(),
-    }
-    rows = stored["rows"]
+        data_sha256=source.spec.sha256,
+        victim_sha256=victim.sha256,
+        n={kind: len(pair[0]) for kind, pair in pairs.items()},
+    )
+    rows = file.rows
     rows["classifier's -log p"] = {"0": measured(lambda a, b: cross_entropy(network(a), b), pairs)}
     chosen = given.only.split(";") if given.only else [row for row, (name, _) in ROWS.items() if name in DETECTORS]
     for seed in range(given.seeds):
@@ -164,7 +158,7 @@ def main() -> None:
                     rows.setdefault(f"{row}: {name} alone", {})[str(seed)] = alone
                 rows[row][str(seed)]["generator obeys"] = obeyed(detector, network)
                 rows[row][str(seed)]["training"] = detector.record.verdict()
-            given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+            file.save()
             sys.stdout.write(f"{row} seed {seed}: {rows[row][str(seed)]}\n")
             sys.stdout.flush()
 

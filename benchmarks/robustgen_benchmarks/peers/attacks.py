@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,12 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
-from robustgen.data.source import Source
 from robustgen.runtime import keep_freed_memory
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.peers.libraries import PEERS, Case, NotOffered, Run, ours
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions, victims
 
 CASES = (
@@ -144,20 +141,6 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def stored(given: argparse.Namespace, source: Source, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a results file holds."""
-    return {
-        "command": f"python -m robustgen_benchmarks.peers.attacks --data {source.spec.name} --n {given.n} "
-        f"--n-auto-attack {given.n_auto_attack} --batch-size {given.batch_size} --rounds {given.rounds}"
-        + (f" --only {' '.join(given.only)}" if given.only else ""),
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with("foolbox", "torchattacks", "adv-lib"),
-        "results": results,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion-mnist", help="a data name or path, as for robustgen attack")
@@ -172,17 +155,25 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # for all alike: less noise
     source = load(given.data)
-    results = []
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.peers.attacks --data {source.spec.name} --n {given.n} "
+        f"--n-auto-attack {given.n_auto_attack} --batch-size {given.batch_size} --rounds {given.rounds}"
+        + (f" --only {' '.join(given.only)}" if given.only else ""),
+        "foolbox",
+        "torchattacks",
+        "adv-lib",
+        go_on=False,
+        data_sha256=source.spec.sha256,
+    )
     for name, network in victims(source, given.victims).items():
         for case in CASES:
             if given.only and case.attack not in given.only:
                 continue
             inputs = first(source, given.n_auto_attack if case.attack == "auto-attack" else given.n)
-            results.append({"victim": name, **measure(case, network, *inputs, given.batch_size, given.rounds)})
-            sys.stdout.write(table(results[-1]))
+            file.add({"victim": name, **measure(case, network, *inputs, given.batch_size, given.rounds)})
+            sys.stdout.write(table(file.results[-1]))
             sys.stdout.flush()
-            if given.out is not None:
-                given.out.write_text(to_json(stored(given, source, results)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from scipy.stats import binomtest
 
-from robustgen.artifacts import to_json
 from robustgen.data.load import load
 from robustgen.objectives import cross_entropy, dlr
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.optimality import ours_within, theirs_within
+from robustgen_benchmarks.results_file import ResultsFile
 from robustgen_benchmarks.victims import first, predictions, victims
 
 SIZES = {"linf": [0.1, 0.15], "l2": [1.0, 1.5], "l1": [4.0, 6.0]}
@@ -45,16 +42,15 @@ def main() -> None:
     source = load(given.data)
     x, y = first(source, given.n)
     network = victims(source, given.victims)[given.only]
-    stored: dict[str, Any] = {
-        "command": f"python -m robustgen_benchmarks.peers.auto_pgd --data {source.spec.name} --only {given.only} "
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.peers.auto_pgd --data {source.spec.name} --only {given.only} "
         f"--norms {' '.join(given.norms)} --n {given.n} --steps {given.steps} --seeds {given.seeds} "
         f"--batch-size {given.batch_size}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "data_sha256": source.spec.sha256,
-        "machine": describe_machine(),
-        "versions": versions_with("adv-lib"),
-        "results": [],
-    }
+        "adv-lib",
+        go_on=False,
+        data_sha256=source.spec.sha256,
+    )
     for norm in given.norms:
         for loss, function in LOSSES.items():
             for size in SIZES[norm]:
@@ -75,15 +71,13 @@ def main() -> None:
                     "fooled_by_one": {"robustgen": only_ours, "adv_lib": only_theirs},
                     "p_value": float(binomtest(only_ours, differ).pvalue) if differ else 1.0,
                 }
-                stored["results"].append(found)
+                file.add(found)
                 means = [sum(values) / len(values) for values in zip(*held, strict=True)]
                 sys.stdout.write(
                     f"| {norm} | {loss} | {size:g} | {means[0]:.2%} | {means[1]:.2%} | {only_ours} / {only_theirs} | "
                     f"{found['p_value']:.2g} |\n"
                 )
                 sys.stdout.flush()
-                if given.out is not None:
-                    given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,15 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustgen.artifacts import to_json
 from robustgen.attacks.apgd import APGD
 from robustgen.attacks.base import Attack
 from robustgen.attacks.pgd import PGD
 from robustgen.models.resnet import SmallResNet
 from robustgen.runtime import seeded
 from robustgen.threat import ThreatModel
-from robustgen_benchmarks.machine import describe_machine, versions_with
 from robustgen_benchmarks.peers.libraries import PEERS, Case, NotOffered
+from robustgen_benchmarks.results_file import ResultsFile
 
 CASES = (Case("pgd", "linf", 8 / 255, 40, 2.5 / 40 * 8 / 255), Case("apgd-ce", "linf", 8 / 255, 100))
 OURS: dict[str, dict[str, Any]] = {
@@ -177,26 +175,24 @@ def main() -> None:
     sys.stdout.write(
         "| attack | who | images/s | time | share of peak | robust accuracy |\n|---|---|---|---|---|---|\n"
     )
-    results = []
+    file = ResultsFile(
+        given.out,
+        f"python -m robustgen_benchmarks.peers.throughput --device {device.type} --n {given.n} "
+        f"--batch-size {given.batch_size} --rounds {given.rounds} --width {given.width} --epochs {given.epochs} "
+        f"--matrix {given.matrix}",
+        "foolbox",
+        "torchattacks",
+        "adv-lib",
+        go_on=False,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        peaks=peaks,
+    )
     for name, eps in (("plain", 0.0), ("adversarial", 8 / 255)):
         network = victim(given.width, given.epochs, eps, device)
         x, y = (value.to(device) for value in images(given.n, 3))
         for case in CASES:
             found = case_results(case, network, x, y, given.batch_size, given.rounds, peaks)
-            results += [{"victim": name, **one} for one in found]
-    if given.out is not None:
-        stored = {
-            "command": "python -m robustgen_benchmarks.peers.throughput "
-            f"--device {device.type} --n {given.n} --batch-size {given.batch_size} --rounds {given.rounds} "
-            f"--width {given.width} --epochs {given.epochs} --matrix {given.matrix}",
-            "date": datetime.now(UTC).date().isoformat(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "peaks": peaks,
-            "machine": describe_machine(),
-            "versions": versions_with("foolbox", "torchattacks", "adv-lib"),
-            "results": results,
-        }
-        given.out.write_text(to_json(stored) + "\n", encoding="utf-8")
+            file.add(*({"victim": name, **one} for one in found))
 
 
 if __name__ == "__main__":
