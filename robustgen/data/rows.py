@@ -120,9 +120,8 @@ def checked(x: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
         raise DataError(
             f"inputs of shape {tuple(x.shape[1:])} came after inputs of shape {shape}: all must have one shape"
         )
-    finite = torch.isfinite(x)
-    if not finite.all():
-        bad = int((~finite.flatten(1).all(1)).nonzero()[0])
+    if x.numel() and not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN is both; a tenth of the time
+        bad = int((~torch.isfinite(x).flatten(1).all(1)).nonzero()[0])
         raise DataError(f"inputs must be finite: there are NaN or infinite values, the first in row {bad} of {len(x)}")
     return x
 

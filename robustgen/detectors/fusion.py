@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, cast, final, get_args
 
 import torch
@@ -72,12 +73,21 @@ class FusionDetector(Detector):
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
         # 50 held-out inputs where a tenth would be fewer, but never more than a third
         kept, held = hold_out(rows, every=min(10, max(3, len(rows) // 50)), seed=self.seed, device=self._device)
-        for member, evidence in self._pairs():
-            member.fit(kept, progress=progress)
+        files = [self._file(f"{place}-{part}") for place in range(len(self.parts)) for part in ("most", "all")]
+        for (member, evidence), most, everything in zip(self._pairs(), files[::2], files[1::2], strict=True):
+            member.fit(kept, progress=progress, checkpoint=most)
             with torch.no_grad():
                 evidence.prepare(torch.cat([member.score(x.to(self._device)) for x in held.batches(500)]))
             if self.refit:
-                member.fit(rows, progress=progress)
+                member.fit(rows, progress=progress, checkpoint=everything)
+        for file in files:
+            if file is not None:
+                file.unlink(missing_ok=True)
+
+    def _file(self, part: str) -> Path | None:
+        """Where the training of a part keeps its state, beside that of the whole; all stay until the last is done."""
+        own = self._checkpoint
+        return None if own is None else own.with_name(f"{own.stem}.{part}{own.suffix}")
 
     def _pairs(self) -> list[tuple[Detector, Evidence]]:
         return cast(list[tuple[Detector, Evidence]], list(zip(self.parts, self.evidence, strict=True)))

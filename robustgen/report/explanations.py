@@ -66,6 +66,11 @@ def _column_cells(case: Case, explanations: Explanations) -> list[str]:
     return cells
 
 
+def _short(name: str, number: int) -> str:
+    """What fits under a small picture."""
+    return name if len(name) <= 6 else f"#{number:04d}"
+
+
 def _page(explanations: Explanations, heat: NDArray[np.float64] | None) -> Page:
     detector, cases = explanations.detector, explanations.cases
     which = "inputs" if explanations.everything else "flagged inputs"
@@ -88,12 +93,13 @@ def _page(explanations: Explanations, heat: NDArray[np.float64] | None) -> Page:
             Paragraph(
                 "Above the input, below it the heat-map: what each pixel adds to the score, on one scale for all "
                 "inputs, which ends where 99.5 % of the pixels lie below. What lowers the score is not drawn; it is in "
-                f"the raw values, in {RAW}."
+                f"the raw values, in {RAW}. Below both the input and its score; for an input with a long name the "
+                "number of its heat-map, which explanations.csv has beside the name."
             )
         ]
         for start in range(0, len(order), _A_SHEET):
             some = order[start : start + _A_SHEET]
-            notes = [f"{i:04d}: {cases[i].verdict.score:.4g}" for i in some]
+            notes = [f"{_short(cases[i].verdict.input, i)}: {cases[i].verdict.score:.4g}" for i in some]
             sheet = heat_map_sheet(np.stack([cases[i].x for i in some]), heat[some], notes, top)
             blocks.append(Picture(sheet, alt="Inputs, and over each what its pixels add to the score."))
         sections.append(Section("Where the scores come from, highest first", blocks))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.report import explanations
 
 Run = Callable[..., Any]
 
@@ -61,6 +62,27 @@ def test_heat_maps_of_what_is_flagged(run: Run, world: Path, foreign: Path, tmp_
     page = Path("why/index.html").read_text()
     assert "data:image/svg+xml" in page
     assert "99.5" in page
+
+
+def test_the_page_names_what_it_shows(run: Run, world: Path, foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short names as they are; of long ones the number of the heat-map."""
+    notes, draw = list[str](), explanations.heat_map_sheet
+
+    def noting(images: Any, parts: Any, some: list[str], top: Any) -> Any:
+        notes.extend(some)
+        return draw(images, parts, some, top)
+
+    monkeypatch.setattr(explanations, "heat_map_sheet", noting)
+    ran = run("detect", world / "detector", foreign, "--explain", "why", "--json")
+    flagged = [line for line in map(json.loads, ran.out.splitlines()) if line["flagged"]]
+    assert sorted(notes) == sorted(f"{line['input']}: {line['score']:.4g}" for line in flagged)
+    notes.clear()
+    Path("photos").mkdir()
+    for row, image in enumerate(np.load(foreign)):
+        Image.fromarray((255 * image[0]).astype(np.uint8)).save(f"photos/photograph-{row}.png")
+    assert run("detect", world / "detector", "photos", "--explain", "again", "--json").code == 3
+    assert notes
+    assert all(note.startswith("#000") for note in notes)
 
 
 def test_columns_of_a_table(run: Run, world: Path) -> None:

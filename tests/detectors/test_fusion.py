@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,40 @@ from robustgen.detectors.making import make
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
 from robustgen.testing import check_detector
+from robustgen.training import descent
 
 
 @pytest.mark.parametrize("combine", ["harmonic", "fisher", "smallest", "deviations"])
 def test_every_combination_keeps_the_contract(combine: str) -> None:
     check_detector(lambda: FusionDetector("knn k=3,pca scores=likelihood", combine), (10,))  # type: ignore[arg-type]
+
+
+def test_a_killed_fit_goes_on_with_the_member_it_was_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr(descent, "_CHECKPOINT_EVERY", -1.0)
+    x, steps = torch.randn(120, 6, generator=generator), []
+
+    def fit(stop: int | None, checkpoint: Path | None) -> FusionDetector:
+        steps.clear()
+
+        def progress(done: int, total: int, loss: float) -> None:
+            steps.append(done)
+            if len(steps) == stop:
+                raise KeyboardInterrupt
+
+        made = FusionDetector("knn k=3,autoencoder code=2 epochs=4 batch_size=20")
+        return made.fit(x, progress=progress, checkpoint=checkpoint)
+
+    whole, n = fit(None, None).state_dict(), len(steps)
+    for stop in (n // 4, 3 * n // 4):  # in the first training of the member, and in that on all inputs
+        with pytest.raises(KeyboardInterrupt):
+            fit(stop, tmp_path / "c.pt")
+        assert list(tmp_path.iterdir())
+    resumed = fit(None, tmp_path / "c.pt").state_dict()
+    assert len(steps) < n // 2
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert not list(tmp_path.iterdir())
 
 
 def evidence(scores: torch.Tensor) -> Evidence:
