@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,17 @@ def guard(
             autocompletion=o.among(("or", "fisher", "smallest", "cauchy", "harmonic", "weighted")),
         ),
     ] = "or",
+    share: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--share",
+            metavar="CHANNEL=PART",
+            help="What part of the false alarms a channel may cause, with --across or: for example --share "
+            "perturbed=1 --share adversarial=3 for more security and less coverage. By default all the same, and those "
+            "of the default guard 0.3 and 0.7.",
+            show_default=False,
+        ),
+    ] = None,
     preset: Annotated[
         str, typer.Option("--preset", metavar="fast|default|best", help="How long the default guard is trained.")
     ] = "default",
@@ -86,8 +98,8 @@ def guard(
     from robustgen.errors import UsageError
     from robustgen.evaluation.robustness import fingerprint
     from robustgen.guard import Guard
-    from robustgen.guard.combine import Combine
-    from robustgen.guard.default import fit_members, members
+    from robustgen.guard.combine import Combine, in_order
+    from robustgen.guard.default import SHARES, fit_members, members
 
     check_free(out, force)
     where = runtime.device(device)
@@ -96,6 +108,12 @@ def guard(
     loaded, source = load_named(model, weights, mean, std, trust), load(data, size=size)
     given = None if detector is None else _named(detector)
     wanted = members(source.spec, preset, seed) if given is None else None
+    shares: Mapping[str, float] | None = SHARES if wanted is not None and across == "or" else None
+    if share is not None:
+        shares = _shares(share)
+    if shares is not None:  # what is wrong with them is said now
+        channels = list(given or wanted or ())
+        Combine(across, len(channels), in_order(shares, channels))
     key = fingerprint(
         command="guard",
         detectors=detector,
@@ -121,7 +139,7 @@ def guard(
                     f"{fitted.name} judges inputs of shape {fitted.spec.shape}, and those of {source.spec.name!r} have "
                     f"{source.spec.shape}: give the data it was fitted on"
                 )
-        made = Guard(loaded, grouped, within=within, across=across).to(where)
+        made = Guard(loaded, grouped, within=within, across=across, shares=shares).to(where)
         n = len(source.rows("calibration"))
         with output.counting("calibrating the guard", n, quiet) as progress:
             made.calibrate(source, fpr, progress)
@@ -164,6 +182,19 @@ def _named(detectors: list[str]) -> dict[str, list[Path]]:
         channel, equals, path = entry.partition("=")
         grouped.setdefault(channel if equals else ALONE, []).append(Path(path if equals else entry))
     return grouped
+
+
+def _shares(given: list[str]) -> dict[str, float]:
+    from robustgen.errors import UsageError
+
+    found = {}
+    for entry in given:
+        channel, _, part = entry.partition("=")
+        try:
+            found[channel] = o.number(part)
+        except typer.BadParameter as error:
+            raise UsageError(f"a share is written CHANNEL=PART, but {entry!r} came") from error
+    return found
 
 
 def _load(path: Path, model: LoadedModel) -> CalibratedDetector:

@@ -24,7 +24,9 @@ FPR = 0.05
 @final
 @dataclass(frozen=True)
 class GuardOf(Cell):
-    """Detectors by channel: joined within a channel, and one channel with another, in the units of p-values."""
+    """Detectors by channel: joined within a channel, and one channel with another, in the units of p-values. `shares`:
+    of the false alarms, by channel, None = all the same.
+    """
 
     kind: ClassVar[str] = "guard"
     data: str
@@ -32,6 +34,7 @@ class GuardOf(Cell):
     channels: Mapping[str, tuple[Fit, ...]]
     within: str = "fisher"
     across: str = "or"
+    shares: Mapping[str, float] | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class GuardOf(Cell):
         source, model = work.source(self.data), classifier(work, self.victim)
         model.network.to(work.device)
         members = {name: [detector(work, fit) for fit in fits] for name, fits in self.channels.items()}
-        guard = Guard.fit(model, members, source, fpr=FPR, within=self.within, across=self.across)
+        guard = Guard.fit(model, members, source, fpr=FPR, within=self.within, across=self.across, shares=self.shares)
         guard.save(work.directory)
         return Found(guard.summary())
 

@@ -14,10 +14,11 @@ from robustgen.detectors import DETECTORS
 from robustgen.detectors.art_names import PREFIX as ART
 from robustgen.detectors.pyod_names import PREFIX as PYOD
 from robustgen.errors import UsageError
+from robustgen.guard.combine import Combine, in_order
 from robustgen.registry import suggestion
 
 C = TypeVar("C", bound=Cell)
-_GUARD_WORDS = ("within", "across")
+_GUARD_WORDS = ("within", "across", "shares")
 
 
 @final
@@ -148,4 +149,9 @@ def guards_of(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             for members in channels.values()
         ):
             raise UsageError(f'guards.{name} needs channels, such as perturbed = ["autoencoder", "pca"]')
+        shares = values.get("shares", {})
+        if not isinstance(shares, dict) or not all(type(share) in (int, float) for share in shares.values()):
+            raise UsageError(f"guards.{name}.shares is a table of numbers by channel, such as {{perturbed = 1.0}}")
+        if shares:  # what is wrong with them is said now
+            Combine(values.get("across", "or"), len(channels), in_order(shares, channels))
     return dict(given)

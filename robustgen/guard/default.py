@@ -17,6 +17,10 @@ from robustgen.models.load import LoadedModel
 PERTURBED, ADVERSARIAL = "perturbed", "adversarial"
 """The channels: changed as no normal input is, and meant to be taken for another class."""
 
+SHARES = {PERTURBED: 0.3, ADVERSARIAL: 0.7}
+"""Of the false alarms. Attackers who know the detector are stopped by the second channel alone; with equal shares it
+gets fewer than half, for no more that the first one finds (calibration images of Fashion-MNIST)."""
+
 
 class Wanted(NamedTuple):
     """A detector to be fitted: its name, its options, its share of the whole time."""

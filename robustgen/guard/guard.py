@@ -18,7 +18,7 @@ from robustgen.detectors.attribution import attribute, occlusion
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
 from robustgen.guard.channel import Channel, Member
-from robustgen.guard.combine import Combine
+from robustgen.guard.combine import Combine, in_order
 from robustgen.metrics import Array
 from robustgen.models.load import LoadedModel
 from robustgen.recall import recalled
@@ -60,8 +60,9 @@ class Guard(nn.Module):
 
     Of one detector the score is its own, and `threshold` by default the one it was calibrated with. Several are brought
     to p-values on held-out normal inputs, combined within their channel (`within`, see `Combine`) and then across
-    channels (`across`; "or" rejects what one channel alone finds suspicious enough); `calibrate` or `Guard.fit` does
-    that, and takes the threshold from other held-out inputs, so that the false-alarm rate is guaranteed whatever the
+    channels (`across`; "or" rejects what one channel alone finds suspicious enough, `shares` say what part of the false
+    alarms each channel may cause, by name, None = all the same); `calibrate` or `Guard.fit` does that, and takes the
+    threshold from other held-out inputs, so that the false-alarm rate is guaranteed whatever the
     combination.
 
     >>> guard = Guard(classifier, detector)  # doctest: +SKIP
@@ -78,6 +79,7 @@ class Guard(nn.Module):
         *,
         within: str = "fisher",
         across: str = "or",
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.loaded = classifier if isinstance(classifier, LoadedModel) else _loaded(classifier)
@@ -91,7 +93,7 @@ class Guard(nn.Module):
                 for name, parts in grouped.items()
             }
         )
-        self.across = Combine(across, len(grouped))
+        self.across = Combine(across, len(grouped), None if shares is None else in_order(shares, grouped))
         self.single = len(everyone) == 1
         self._threshold = threshold
         self.calibration_scores: Array = np.zeros(0)
@@ -114,10 +116,12 @@ class Guard(nn.Module):
         fpr: float = 0.05,
         within: str = "fisher",
         across: str = "or",
+        shares: Mapping[str, float] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Guard:
         """A guard calibrated on the source's calibration split: see `calibrate`."""
-        return cls(classifier, detectors, within=within, across=across).calibrate(source, fpr, progress)
+        made = cls(classifier, detectors, within=within, across=across, shares=shares)
+        return made.calibrate(source, fpr, progress)
 
     def calibrate(self, source: Source, fpr: float = 0.05, progress: Callable[[int], None] | None = None) -> Guard:
         """Learn p-values from every second input of the source's calibration split and the threshold from the others,
@@ -215,7 +219,7 @@ class Guard(nn.Module):
             evidence = self.evidence(x, label)
             score = self._joined(evidence)
         flagged = ~self.accepts(score)
-        apart = torch.stack(list(evidence.values()))
+        apart = self.across.each(torch.stack(list(evidence.values())))
         fires = (apart.double() > self.threshold.value) | (apart == apart.amax(0))
         names = [
             "+".join(name for name, fired in zip(evidence, row, strict=True) if fired) if out else NORMAL
@@ -262,6 +266,12 @@ class Guard(nn.Module):
         return self._threshold
 
     @property
+    def shares(self) -> dict[str, float] | None:
+        """What part of the false alarms each channel may cause, in all 1; None if channels are not joined by "or"."""
+        parts = (self.across.weights / self.across.weights.sum()).tolist()
+        return dict(zip(self.parts, parts, strict=True)) if self.across.how == "or" else None
+
+    @property
     def members(self) -> list[CalibratedDetector]:
         """Its detectors, channel by channel."""
         return [member.fitted for channel in self.parts.values() for member in channel.everyone]
@@ -303,6 +313,7 @@ class Guard(nn.Module):
             },
             "within": self.within,
             "across": self.across.how,
+            "shares": self.shares,
             "weights": {name: channel.combine.weights.tolist() for name, channel in self.parts.items()},
             "data": self.spec.name,
             "fpr": threshold.fpr,

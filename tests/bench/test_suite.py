@@ -15,7 +15,9 @@ from robustgen.bench.kinds import KINDS
 from robustgen.bench.one_class import OneClass
 from robustgen.bench.prepared import Classifier, Fit, configured
 from robustgen.bench.suite import find, parse
+from robustgen.data.load import load
 from robustgen.errors import DataError, UsageError
+from robustgen.guard.default import SHARES, members
 from robustgen.registry import resolve
 
 HASHES = {"digits": "0" * 64}
@@ -76,6 +78,40 @@ def test_names_stand_for_classifiers_detectors_and_guards() -> None:
     # the detector that looks at no classifier is fitted once for both of them
     other = cells["adversarial: digits / hard / small / seed 0"]
     assert {key(cell, HASHES) for cell in needs(small)} & {key(cell, HASHES) for cell in needs(other)}
+
+
+def test_a_guard_of_a_suite_shares_its_false_alarms_as_told() -> None:
+    def guard_of(text: str) -> GuardOf:
+        cell = parse(text, "here").cells[-1].cell
+        assert isinstance(cell, Adversarial)
+        assert isinstance(cell.detector, GuardOf)
+        return cell.detector
+
+    shares = "shares = {perturbed = 1, adversarial = 3.0}"
+    told = guard_of(GUARDED.replace('across = "or"', shares))
+    assert told.shares == {"perturbed": 1, "adversarial": 3.0}
+    assert guard_of(GUARDED).shares is None
+    assert key(told, HASHES) != key(guard_of(GUARDED), HASHES)
+    for wrong, said in (
+        ("shares = {perturbed = 1}", "every channel"),
+        ('shares = {perturbed = "x", adversarial = 1}', "table of numbers"),
+        ("shares = 3", "table of numbers"),
+        (f'{shares}\nacross = "fisher"', "'fisher'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            parse(GUARDED.replace('across = "or"', wrong), "here")
+
+
+def test_the_guard_of_the_adversarial_suite_is_the_default_one() -> None:
+    listed = next(one for one in find("adversarial-standard").cells if "/ guard /" in one.label)
+    assert isinstance(listed.cell, Adversarial)
+    assert isinstance(listed.cell.detector, GuardOf)
+    assert listed.cell.detector.shares == SHARES
+    wanted = members(load("digits").spec)
+    assert list(listed.cell.detector.channels) == list(wanted)
+    for channel, fits in listed.cell.detector.channels.items():
+        assert [fit.detector for fit in fits] == [one.name for one in wanted[channel]]
+        assert all(fit.options | one.options == fit.options for fit, one in zip(fits, wanted[channel], strict=True))
 
 
 def test_detectors_of_art_go_by_their_names() -> None:

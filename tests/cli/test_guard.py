@@ -61,6 +61,7 @@ def test_the_default_guard_is_fitted_and_goes_on_where_it_stopped(
 
     wanted = {"near": [Wanted("pca", {}, 1.0)], "seen": [Wanted("k-means", {"clusters": 3}, 1.0)]}
     monkeypatch.setattr(default, "members", lambda *_: wanted)
+    monkeypatch.setattr(default, "SHARES", {"near": 0.2, "seen": 0.8})
     whole, fitted = CalibratedDetector.fit, list[str]()
 
     def fit(name: str, *rest: Any, **options: Any) -> CalibratedDetector:
@@ -75,6 +76,7 @@ def test_the_default_guard_is_fitted_and_goes_on_where_it_stopped(
     assert run(*command).code != 0
     assert run(*command).code == 0
     assert fitted == ["pca", "stopped", "k-means"]
+    assert Guard.load(tmp_path / "g").shares == pytest.approx({"near": 0.2, "seen": 0.8})
     assert sorted(path.name for path in (tmp_path / "g").iterdir()) == [
         "manifest.json", "members", "results.json", "tensors.safetensors",
     ]  # fmt: skip
@@ -88,6 +90,9 @@ def test_what_is_wrong_is_said(
     assert "did you mean 'fisher'" in refused(*guard, *parts, "--within", "fischer")
     assert "a channel is named" in refused(*guard, "--detector", "a-b=pca")
     assert "needs at least" in refused(*guard, *parts, "--fpr", 0.01)
+    assert "written CHANNEL=PART" in refused(*guard, *parts, "--share", "seen:3")
+    assert "every channel" in refused(*guard, *parts, "--share", "seen=3")
+    assert "every channel" in refused(*guard, "--share", "seen=3")  # the default guard's, before it is fitted
     assert "an argument is missing" in refused("detect", "pca")
     assert "is a detector, but a guard is needed" in refused("detect", "--guard", "pca", world / "two.npz")
     assert "leave out the detector" in refused("detect", "--guard", "g", "pca", world / "two.npz")

@@ -155,6 +155,17 @@ def test_the_inputs_told_for_are_those_every_attack_saw() -> None:
         system(by_hand(), [first, attack("W", [5], [0], [1])], SIZE, 0.05)
 
 
+def test_a_larger_size_that_only_the_unknowing_tried_is_told_for_the_inputs_that_those_who_know_tried() -> None:
+    """Told for all ten, .7 would be left at .2 and .4 at .1."""
+    rows = range(10)
+    unknowing = [attack("Z", rows, [0] * 8 + [1] * 2, [1] * 8 + [30] * 2, eps=eps) for eps in (0.1, 0.2)]
+    knowing = attack("W", range(5), [1, 1, 1, 0, 0], [1] * 5)
+    at, above = (system(by_hand(), [*unknowing, knowing], ("linf", eps), 0.05) for eps in (0.1, 0.2))
+    assert at["n"] == above["n"] == 5
+    assert above["robust_accuracy"] == at["robust_accuracy"] == proportion(2, 5)._asdict()
+    assert above["success_adaptive"] is None  # nobody who knows the detector tried just this size
+
+
 def test_the_sentence() -> None:
     oblivious, knowing = attack("Z", range(8), [1] * 8, [30] * 8), attack("W", range(8), [1] * 8, [1, 30] * 4)
     found = cell(by_hand(), [oblivious, knowing, replace(oblivious, norm="l2", eps=2.0)], 0.05)

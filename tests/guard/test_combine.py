@@ -11,7 +11,7 @@ from scipy.stats import cauchy, combine_pvalues
 from torch import Tensor
 
 from robustgen.errors import UsageError
-from robustgen.guard.combine import Combine
+from robustgen.guard.combine import Combine, in_order
 
 WAYS = ("fisher", "smallest", "cauchy", "harmonic", "weighted", "or")
 
@@ -81,3 +81,34 @@ def test_weights_are_those_of_least_variance() -> None:
 def test_another_name_is_refused() -> None:
     with pytest.raises(UsageError, match="fisher"):
         Combine("fischer", 2)
+
+
+def test_equal_shares_change_nothing() -> None:
+    found = evidence(3, 50)
+    torch.testing.assert_close(Combine("or", 3, [0.2, 0.2, 0.2])(found), Combine("or", 3)(found))
+
+
+def test_a_member_causes_its_share_of_the_false_alarms() -> None:
+    """Of independent p-values; a hundredth of those rejected is owed to both."""
+    found, combine = evidence(2, 200_000), Combine("or", 2, [3, 1])
+    score = combine(found)
+    rejected = score > score.quantile(0.99)
+    first = combine.each(found)[:, rejected].argmax(0) == 0
+    assert float(first.double().mean()) == pytest.approx(0.75, abs=0.03)
+    equal = Combine("or", 2)(found)
+    both = Combine("or", 2).each(found)[:, equal > equal.quantile(0.99)].argmax(0)
+    assert float(both.double().mean()) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_shares_that_are_none_are_refused(shares: list[float]) -> None:
+    with pytest.raises(UsageError, match="2 numbers above 0"):
+        Combine("or", 2, shares)
+
+
+def test_shares_belong_to_channels_joined_by_or() -> None:
+    with pytest.raises(UsageError, match="'fisher'"):
+        Combine("fisher", 2, [1.0, 2.0])
+    assert in_order({"b": 2.0, "a": 1.0}, ["a", "b"]) == [1.0, 2.0]
+    with pytest.raises(UsageError, match=r"every channel \(a, b\), but of a came"):
+        in_order({"a": 1.0}, ["a", "b"])

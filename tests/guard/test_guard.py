@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,30 @@ def test_other_rates_share_the_scores(digits: Source, guard: Guard) -> None:
     assert guard.threshold is not None
     assert stricter.threshold.value < guard.threshold.value
     assert (guard.threshold.fpr, stricter.threshold.fpr) == (0.05, 0.2)
+
+
+def test_a_channel_with_a_larger_share_rejects_what_it_finds_less_rare(
+    tmp_path: Path, digits: Source, victim: LoadedModel, pca: CalibratedDetector, seeing: CalibratedDetector
+) -> None:
+    channels, x = {"perturbed": [pca], "adversarial": [seeing]}, some(digits)
+    label, least = victim.network(x).argmax(1), {}
+    for part in (0.1, 0.5, 0.9):
+        shares = {"adversarial": part, "perturbed": 1 - part}
+        guard = Guard.fit(victim, channels, digits, shares=shares)
+        assert guard.shares == pytest.approx(shares)
+        assert guard.summary()["shares"] == guard.shares
+        least[part] = guard.threshold.value - math.log(2 * part)  # the -log p from which the channel alone rejects
+        torch.testing.assert_close(
+            guard.score(x),
+            (sum(2 * shares[name] * found.exp() for name, found in guard.evidence(x, label).items())).log(),
+        )
+    assert least[0.1] > least[0.5] > least[0.9]
+    with staged(tmp_path / "g") as directory:
+        guard.save(directory)
+    again = Guard.load(tmp_path / "g")
+    assert again.shares == guard.shares
+    assert torch.equal(again.score(x), guard.score(x))
+    assert Guard.fit(victim, channels, digits, across="fisher").shares is None
 
 
 def test_saved_whole_and_read_back(tmp_path: Path, digits: Source, guard: Guard) -> None:
