@@ -1,16 +1,17 @@
 """Fitting and scoring an autoencoder and a VAE: robustgen beside PyOD, equal networks and epochs, one process.
 
-Both train PyOD's default networks (784 - 64 - 32 - 64 - 784; 784 - 128 - 64 - 32 - 2 and back), ReLU, without PyOD's
-batch norm and dropout, which robustgen's do not have, on the same inputs; the parameters are counted. What is timed is
-what a user calls: `fit` and `score` here, `fit` and `decision_function` there, at equal batch sizes and each library at
-its own (robustgen 128, PyOD 32): CPU seconds on one thread, or with `--threads` the clock's on several, which both
-libraries may use. PyOD scores its training inputs at the end of its fit, robustgen holds a tenth out and validates on
-it after each epoch. Both score by the squared error of the reconstruction. Beside `score` stands what the linear layers
-of the same network take alone, without activations and errors: no program that does these products in float32 as fast
-as torch is further ahead of PyOD than that. Rounds alternate; medians and the spread of the ratios are stored.
+Both train PyOD's default networks (D - 64 - 32 - 64 - D; D - 128 - 64 - 32 - 2 and back; D is the number of columns,
+784 for small images), ReLU, without PyOD's batch norm and dropout, which robustgen's do not have, on the same inputs;
+the parameters are counted. What is timed is what a user calls: `fit` and `score` here, `fit` and `decision_function`
+there, at equal batch sizes and each library at its own (robustgen 128, PyOD 32): CPU seconds on one thread, or with
+`--threads` the clock's on several, which both libraries may use. PyOD scores its training inputs at the end of its fit,
+robustgen holds a tenth out and validates on it after each epoch. Both score by the squared error of the reconstruction.
+Beside `score` stands what the linear layers of the same network take alone, without activations and errors: no program
+that does these products in float32 as fast as torch is further ahead of PyOD than that. Rounds alternate; medians and
+the spread of the ratios are stored.
 
     pip install pyod
-    python -m robustgen_benchmarks.peers.detectors --data fashion-mnist --out detectors_speed.json
+    python -m robustgen_benchmarks.peers.detectors --data fashion-mnist shuttle.npz --out detectors_speed.json
 """
 
 from __future__ import annotations
@@ -118,9 +119,33 @@ def measure(who: str, fit: Callable[[], Fitted], test: Tensor, normal: np.ndarra
     return row
 
 
+def compare(
+    name: str, batches: str, data: tuple[Tensor, Tensor, np.ndarray[Any, Any]], epochs: int, rounds: int
+) -> dict[str, Any]:
+    """Rounds of one detector, ours and theirs in turn, and the ratios of their times. `data`: the inputs to fit on, the
+    inputs to score, and which of these are normal.
+    """
+    x, test, normal = data
+    sizes = dict(zip(WHO, PAIRS[batches], strict=True))
+    rows = []
+    for number in range(rounds):
+        order = list(WHO) if number % 2 else list(reversed(WHO))
+        row: dict[str, float] = {}
+        for who in order:
+            row |= measure(who, partial(WHO[who], name, x, epochs, sizes[who]), test, normal)
+        rows.append(row)
+    found: dict[str, Any] = {"detector": name, "batch_sizes": sizes, "rounds": rows}
+    for what, (of_theirs, of_ours) in RATIOS.items():
+        ratios = [row[f"pyod {of_theirs}"] / row[f"robustgen {of_ours}"] for row in rows]
+        found[f"{what} ratio"] = {"median": median(ratios), "least": min(ratios), "most": max(ratios)}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="fashion-mnist", help="a data name or path, as for robustgen fit")
+    parser.add_argument(
+        "--data", nargs="+", default=["fashion-mnist"], help="data names or paths, as for robustgen fit"
+    )
     parser.add_argument("--label", type=int, default=0, help="the class that is normal")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batches", nargs="+", choices=tuple(PAIRS), default=list(PAIRS))
@@ -129,46 +154,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    source = load(given.data)
-    x, y = images(source, "train", "calibration")
-    test, labels = images(source, "test")
-    x, normal = x[y == given.label], (labels == given.label).numpy()
-    for name in NETWORKS:  # what is imported and allocated once is not part of either
-        for run in WHO.values():
-            run(name, x[:300], 1, 100).score(test[:100])
+    sources = [load(spec) for spec in given.data]
     file = ResultsFile(
         given.out,
-        f"python -m robustgen_benchmarks.peers.detectors --data {source.spec.name} --label {given.label} "
-        f"--epochs {given.epochs} --batches {' '.join(given.batches)} --rounds {given.rounds} "
+        f"python -m robustgen_benchmarks.peers.detectors --data {' '.join(source.spec.name for source in sources)} "
+        f"--label {given.label} --epochs {given.epochs} --batches {' '.join(given.batches)} --rounds {given.rounds} "
         f"--threads {given.threads}",
         "pyod",
         go_on=False,
-        data_sha256=source.spec.sha256,
     )
-    for name in NETWORKS:
-        for batches in given.batches:
-            sizes = dict(zip(WHO, PAIRS[batches], strict=True))
-            rounds = []
-            for number in range(given.rounds):
-                order = list(WHO) if number % 2 else list(reversed(WHO))
-                row: dict[str, float] = {}
-                for who in order:
-                    row |= measure(who, partial(WHO[who], name, x, given.epochs, sizes[who]), test, normal)
-                rounds.append(row)
-            found: dict[str, Any] = {"detector": name, "batch_sizes": sizes, "rounds": rounds}
-            for what, (of_theirs, of_ours) in RATIOS.items():
-                ratios = [row[f"pyod {of_theirs}"] / row[f"robustgen {of_ours}"] for row in rounds]
-                found[f"{what} ratio"] = {"median": median(ratios), "least": min(ratios), "most": max(ratios)}
-            file.add(found)
-            last = rounds[-1]
-            sys.stdout.write(
-                f"{name}, batches {batches}: PyOD / robustgen time: fit {found['fit ratio']['median']:.1f}, "
-                f"score {found['score ratio']['median']:.1f}, at most {found['most ratio']['median']:.1f}; "
-                f"AUROC {last['pyod auroc']:.3f} / "
-                f"{last['robustgen auroc']:.3f}; parameters {last['pyod parameters']} / "
-                f"{last['robustgen parameters']}\n"
-            )
-            sys.stdout.flush()
+    for source in sources:
+        x, y = images(source, "train", "calibration")
+        test, labels = images(source, "test")
+        data = x[y == given.label], test, (labels == given.label).numpy()
+        for name in NETWORKS:  # what is imported and allocated once is not part of either
+            for run in WHO.values():
+                run(name, x[:300], 1, 100).score(test[:100])
+            for batches in given.batches:
+                found = compare(name, batches, data, given.epochs, given.rounds)
+                file.add({"data": source.spec.name, "data_sha256": source.spec.sha256} | found)
+                last = found["rounds"][-1]
+                sys.stdout.write(
+                    f"{source.spec.name}, {name}, batches {batches}: PyOD / robustgen time: "
+                    f"fit {found['fit ratio']['median']:.1f}, score {found['score ratio']['median']:.1f}, "
+                    f"at most {found['most ratio']['median']:.1f}; "
+                    f"AUROC {last['pyod auroc']:.3f} / {last['robustgen auroc']:.3f}; "
+                    f"parameters {last['pyod parameters']} / {last['robustgen parameters']}\n"
+                )
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":
