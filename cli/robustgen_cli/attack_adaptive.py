@@ -110,7 +110,7 @@ def attack_guard(
             samples, names = _attacked(siege, source, rows, directory, progress)
         summary = _summary(siege, source.spec.name, samples, names)
         if directory is not None:
-            _write(directory, samples, summary)
+            _write(directory, samples, summary, source)
     output.warn_skipped(source.skipped, quiet)
     if json:
         output.emit(summary)
@@ -157,6 +157,7 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
 
     from robustgen.errors import DataError
     from robustgen.evaluation.adaptive import evade, verdicts
+    from robustgen.evaluation.attacked import predict
 
     if batch.y is None:
         raise DataError("an attack needs labelled inputs, and these have no labels")
@@ -174,9 +175,12 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
         batch_size=siege.batch_size,
         progress=progress,
     )
+    said = partial(predict, siege.guard.classifier, batch_size=siege.batch_size or _BLOCK)
     tensors = {
         "index": batch.index,
         "y": batch.y,
+        "clean_prediction": said(batch.x).argmax(1),
+        "prediction": said(evasion.x_adv).argmax(1),
         "clean_wrong": wrong,
         "clean_accepted": accepted,
         "clean_score": score,
@@ -219,6 +223,7 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "norm": siege.threat.norm,
         "eps": siege.threat.eps,
         "fpr": siege.guard.threshold.fpr,
+        "threshold": siege.guard.threshold.value,
         "surrogate": bool(samples["surrogate"].any()),
         "n": n,
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},
@@ -234,13 +239,13 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
     }
 
 
-def _write(directory: Path, samples: Arrays, summary: dict[str, Any]) -> None:
+def _write(directory: Path, samples: Arrays, summary: dict[str, Any], source: Source) -> None:
     from robustgen.artifacts import RESULTS, to_json
     from robustgen.evaluation.blocks import write_samples
     from robustgen.report.evasion_page import save_evasion_report
 
     write_samples(directory, samples)
-    save_evasion_report(directory, summary, shlex.join(["robustgen", *sys.argv[1:]]))
+    save_evasion_report(directory, summary, shlex.join(["robustgen", *sys.argv[1:]]), samples, source)
     (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
 
 

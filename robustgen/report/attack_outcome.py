@@ -86,8 +86,14 @@ def curve(summary: Summary) -> list[Block]:
     ]
 
 
-def looks(summary: Summary, samples: Samples, names: Sequence[str], examples: Examples | None) -> list[Block]:
-    """A few inputs before and after, and what the model said."""
+def looks(
+    summary: Summary,
+    samples: Samples,
+    names: Sequence[str],
+    examples: Examples | None,
+    which: str = "Inputs that fooled the model",
+) -> list[Block]:
+    """A few inputs before and after, and what the model said. `which`: what makes them successes."""
     needed = ("y", "clean_prediction", "prediction")
     if examples is None or not len(examples.rows) or any(key not in samples for key in needed):
         return []
@@ -109,9 +115,8 @@ def looks(summary: Summary, samples: Samples, names: Sequence[str], examples: Ex
         Picture(
             figure,
             f"{len(rows)} inputs before and after the attack, and the magnified difference: {what}",
-            "Inputs that fooled the model: the first of each class, then the next ones. Above each column its true "
-            "class, under each picture what the model said"
-            + ("." if changes is None else f", under each difference its size ({norm})."),
+            f"{which}: the first of each class, then the next ones. Above each column its true class, under each "
+            "picture what the model said" + ("." if changes is None else f", under each difference its size ({norm})."),
         )
     ]
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustgen.data.source import Source
+from robustgen.report.attack_outcome import looks
+from robustgen.report.curves import score_histograms
+from robustgen.report.examples import Examples, find_examples
 from robustgen.report.page import Block, Number, Numbers, Page, Paragraph, Picture, Section, Table, render
 from robustgen.report.rankings import Reach, success_curves
+from robustgen.report.tally import Samples, names_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,15 +21,34 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-def save_evasion_report(directory: Path, summary: Mapping[str, Any], command: str = "") -> Path:
-    """Write `report.html` into a run's `directory`; `summary`: what `robustgen attack adaptive` has in its results."""
+def save_evasion_report(
+    directory: Path,
+    summary: Mapping[str, Any],
+    command: str = "",
+    samples: Samples | None = None,
+    source: Source | None = None,
+) -> Path:
+    """Write `report.html` into a run's `directory`; `summary`: what `robustgen attack adaptive` has in its results;
+    `samples`: its per-sample arrays, of whose inputs, found in `source` and `directory`, a few are shown.
+    """
     path = directory / REPORT
-    path.write_text(render(evasion_page(summary, command)), encoding="utf-8")
+    examples, names = None, []
+    if samples is not None and source is not None:
+        # what is accepted and wrong without any change is no attack's work
+        samples = {**samples, "success": samples["lost"] & (samples["size"] > 0)}
+        examples, names = find_examples(directory, samples, source), names_for(source.spec.classes, samples)
+    path.write_text(render(evasion_page(summary, command, samples, examples, names)), encoding="utf-8")
     return path
 
 
-def evasion_page(summary: Mapping[str, Any], command: str = "") -> Page:
-    """The report as a page."""
+def evasion_page(
+    summary: Mapping[str, Any],
+    command: str = "",
+    samples: Samples | None = None,
+    examples: Examples | None = None,
+    names: Sequence[str] = (),
+) -> Page:
+    """The report as a page. `names`: of the classes, for `examples`."""
     shares: Mapping[str, Mapping[str, float]] = summary["shares"]
     size = f"{summary['norm']}, eps {summary['eps']:.4g}"
     lead = Numbers(
@@ -39,7 +64,15 @@ def evasion_page(summary: Mapping[str, Any], command: str = "") -> Page:
         note="The attacks run one after the other, each on the inputs that still hold: a later one with none may be no "
         "weaker. “clean” is the input as it is.",
     )
-    sections = [Section("Success as the attacker's reach grows", _reach(summary)), Section("Attacks", [members])]
+    pictures = looks(
+        summary, _with_sizes(summary, samples), names, examples, "Inputs with a wrong label that is accepted"
+    )
+    sections = [
+        Section("What it looks like", pictures),
+        Section("What the detectors say", _scores(summary, samples)),
+        Section("Success as the attacker's reach grows", _reach(summary)),
+        Section("Attacks", [members]),
+    ]
     return Page(
         title=f"Who knows the detector: {summary['attack']} against {summary['guard']} on {summary['data']}",
         lead=[Paragraph(_words(summary, size)), lead],
@@ -72,6 +105,28 @@ def _words(summary: Mapping[str, Any], size: str) -> str:
     if summary["surrogate"]:
         said += " The guard has no gradients: a network that has learnt its score from answers lent its own."
     return said
+
+
+def _with_sizes(summary: Mapping[str, Any], samples: Samples | None) -> Samples:
+    return {} if samples is None else {**samples, f"norm_{summary['norm']}": samples["size"]}
+
+
+def _scores(summary: Mapping[str, Any], samples: Samples | None) -> list[Block]:
+    """The guard's score of all inputs as they are, and of those whose label the attack made wrong, as it left them."""
+    if samples is None or not math.isfinite(summary["threshold"]):
+        return []
+    fooled = samples["fooled"] & ~samples["clean_wrong"]
+    groups = {"as they are": samples["clean_score"], "attacked, label wrong": samples["score"][fooled]}
+    threshold, caught = summary["threshold"], int((fooled & ~samples["lost"]).sum())
+    return [
+        Picture(
+            score_histograms(groups, threshold, fpr=summary["fpr"]),
+            f"The guard's scores before and after the attack; of {int(fooled.sum())} labels that the attack made wrong "
+            f"{caught} are rejected",
+            f"The guard rejects what is above the threshold. The attack made {int(fooled.sum())} labels wrong, and of "
+            f"these inputs {caught} are rejected in the form that came nearest to getting through.",
+        )
+    ]
 
 
 def _reach(summary: Mapping[str, Any]) -> list[Block]:

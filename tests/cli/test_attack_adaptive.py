@@ -45,13 +45,17 @@ def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "run/samples.npz") as samples:
         assert samples["lost"].mean() == pytest.approx(lost)
         assert not (samples["lost"] & ~samples["fooled"]).any()
+        np.testing.assert_array_equal(samples["prediction"] != samples["y"], samples["fooled"])
+        np.testing.assert_array_equal(samples["clean_prediction"] != samples["y"], samples["clean_wrong"])
+        assert (samples["score"][samples["lost"]] <= found["threshold"]).all()
         assert samples["forward"].sum() == found["forward_passes"] > 0
     assert sum(member["lost"] for member in found["members"]) == round(12 * lost)
     assert [member["name"] for member in found["members"]] == ["s-pgd-random", "square-verdicts", "clean"]
     assert found["curve"] == []  # the first success within eps is taken, so that the sizes tell nothing
     page = (tmp_path / "run/report.html").read_text()
     assert "s-pgd-random" in page
-    assert "data:image" not in page
+    assert page.count("data:image") == 1  # the scores: the inputs of this data are no pictures
+    assert "What the detectors say" in page
 
 
 def test_the_smallest_changes_give_a_curve(run: Run, two: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robustgen.data.load import load
 from robustgen.report.evasion_page import evasion_curve, evasion_page, save_evasion_report
 from robustgen.report.page import render
 
@@ -47,3 +48,32 @@ def test_without_a_curve_there_is_no_chapter_on_it(tmp_path: Path) -> None:
     assert "attacker's reach grows" not in path.read_text(encoding="utf-8").replace("&#39;", "'")
     titles = [section.title for section in evasion_page(summary()).sections]
     assert titles == ["Success as the attacker's reach grows", "Attacks"]
+
+
+def samples() -> dict[str, Any]:
+    """Four inputs: held, lost, fooled but rejected, and wrong and accepted without any change."""
+    return {
+        "index": np.arange(4), "y": np.zeros(4, dtype=int), "clean_prediction": np.array([0, 0, 0, 1]),
+        "prediction": np.array([0, 1, 1, 1]), "clean_wrong": np.array([False, False, False, True]),
+        "clean_score": np.array([0.1, 0.2, 0.3, 0.4]), "lost": np.array([False, True, False, True]),
+        "fooled": np.array([False, True, True, True]), "score": np.array([2.0, 0.5, 3.0, 0.4]),
+        "size": np.array([0.2, 0.2, 0.2, 0.0]),
+    }  # fmt: skip
+
+
+def test_the_scores_after_the_attack_are_of_labels_that_it_made_wrong() -> None:
+    page = render(evasion_page(summary(threshold=1.0), "", samples()))
+    assert "The attack made 2 labels wrong, and of these inputs 1 are rejected" in page
+    assert "What the detectors say" not in render(evasion_page(summary(threshold=np.inf), "", samples()))
+
+
+def test_what_got_through_is_shown_but_for_what_was_never_changed(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((4, 1, 5, 5), dtype=np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=samples()["y"])
+    np.savez(tmp_path / "adversarials.npz", x=x, y=samples()["y"])
+    found = samples()
+    page = save_evasion_report(tmp_path, summary(threshold=1.0), "", found, load(str(tmp_path / "data.npz")))
+    text = page.read_text(encoding="utf-8")
+    assert "1 inputs before and after the attack" in text
+    assert "Inputs with a wrong label that is accepted" in text
+    assert "success" not in found  # the arrays are the caller's
