@@ -200,6 +200,8 @@ def attack(
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
+    if precision == "bfloat16" and where.type == "cpu" and not runtime.has_bfloat16(where):
+        output.warn(["this processor has no bfloat16: torch imitates it, many times slower than float32"], quiet)
     runtime.keep_freed_memory()
     kind = kind_of(name)
     norm = norm or kind.norms[0]

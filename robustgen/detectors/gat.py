@@ -13,6 +13,7 @@ from robustgen.detectors.class_conditional import ClassConditionalDetector
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
 from robustgen.objectives import margin
+from robustgen.runtime import has_bfloat16
 from robustgen.training.descent import Precision
 from robustgen.training.labelled_games import LabelledGame, WorstCaseGame, towards, wrong_labels
 from robustgen.training.two_players import Game
@@ -26,11 +27,10 @@ class GATDetector(ClassConditionalDetector):
     that an attacker pushes towards the label (after Yin, Kolouri, Rohde 2020, "GAT"): see `WorstCaseGame`.
 
     `eps`: the largest change of a value (Linf) that it is trained against, in input units; `pushes`: the attacker's
-    steps in training. On images it trains in bfloat16, which halves the time where the processor has it. `rest`: what a
-    generator's inputs and spoilt ones (`negatives`, see `training.negatives`), as in the paper, weigh beside; 0 = they
-    are left out, there is nothing to sample, and foreign inputs are none of its business: what they teach costs
-    security. For the other options see
-    `ClassConditionalDetector`.
+    steps in training. On images it trains in bfloat16 where the device has it (half the time), else in float32. `rest`:
+    what a generator's inputs and spoilt ones (`negatives`, see `training.negatives`), as in the paper, weigh beside; 0
+    = they are left out, there is nothing to sample, and foreign inputs are none of its business: what they teach costs
+    security. For the other options see `ClassConditionalDetector`.
     """
 
     _name = "gat"
@@ -73,7 +73,8 @@ class GATDetector(ClassConditionalDetector):
 
     @property
     def _precision(self) -> Precision:
-        return "bfloat16" if self.shape is not None and len(self.shape) == 3 else "auto"
+        image = self.shape is not None and len(self.shape) == 3
+        return "bfloat16" if image and has_bfloat16(self._device) else "auto"
 
     def _game(self, low: float, high: float) -> LabelledGame:
         shape, recipe = self.shape or (), self._recipe()

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from robustgen.artifacts import write_atomically
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.registry import suggestion
-from robustgen.runtime import accelerator, seeded
+from robustgen.runtime import accelerator, has_bfloat16, seeded
 
 
 @runtime_checkable
@@ -156,7 +156,7 @@ def descend(
 
 def reduced(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """The context in which passes are made."""
-    auto = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    auto = device.type == "cuda" and has_bfloat16(device)
     if precision == "bfloat16" or (precision == "auto" and auto):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robustgen import runtime
 from robustgen.attacks import ATTACKS
 from robustgen.registry import Entry
 
@@ -205,10 +206,15 @@ def test_attacks_for_the_smallest_change_need_no_size(
     assert run(*words, "--eps", 0.5, "--json").json["curve"][-1]["eps"] == 0.5
 
 
-def test_passes_as_they_are_asked_for(run: Callable[..., Any], common: tuple[object, ...]) -> None:
+def test_passes_as_they_are_asked_for(
+    run: Callable[..., Any], common: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = run("attack", "pgd", *common, "--steps", 3, "--no-random-start", "--json").json
     options = ("--eot", 2, "--precision", "bfloat16", "--mode", "max-loss", "--no-diagnose")
-    found = run("attack", "pgd", *common, "--steps", 3, *options, "--json").json
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda _: False)
+    ran = run("attack", "pgd", *common, "--steps", 3, *options, "--json")
+    assert "no bfloat16" in ran.err
+    found = ran.json
     settings = found["configuration"]
     assert (settings["eot"], settings["precision"], settings["mode"]) == (2, "bfloat16", "max-loss")
     assert settings["compile"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from robustgen.models.gan import Discriminator, Generator
 from robustgen.models.load import LoadedModel
 from robustgen.objectives import margin
 from robustgen.testing import check_detector
+from robustgen.training import two_players
 from robustgen.training.labelled_games import MatchingGame, towards, wrong_labels
 
 BOTH = [ConditionalGANDetector, GATDetector]
@@ -252,3 +254,16 @@ def test_without_a_generator_there_is_nothing_to_sample() -> None:
     assert not alone.generates
     with pytest.raises(UsageError, match="rest=0.5"):
         alone.sample(3, 0)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_images_are_trained_on_in_bfloat16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    asked = []
+    monkeypatch.setattr(two_players, "reduced", lambda _, precision: asked.append(precision) or nullcontext())
+    x, y = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+    GATDetector(steps=2, width=2).fit(TensorDataset(x, y))
+    assert set(asked) == {"bfloat16" if native else "auto"}
