@@ -57,6 +57,7 @@ def attack_page(
     sections = [
         Section("What it looks like", looks(summary, samples, names, examples)),
         Section("Accuracy as the attacker's reach grows", curve(summary)),
+        Section("What the purifier is worth", _purifier(summary)),
         Section("Which classes fall", classes(samples, names)),
         Section("How the attack found them", search(summary, samples)),
         Section("How large the changes are", norms(summary, samples)),
@@ -117,6 +118,41 @@ def _lead(summary: Summary, image: bool, aimed: bool) -> list[Block]:
     blocks += [Numbers(items)] if items else []
     blocks += [Notice("warning", str(text)) for text in summary.get("warnings") or []]
     return blocks
+
+
+def _purifier(summary: Summary) -> list[Block]:
+    """With and without the detector that rebuilds the inputs, before those who know it and those who do not."""
+    purifier = mapping(summary.get("purifier"))
+    if not purifier:
+        return []
+    name, bare = plain(purifier.get("detector")), mapping(purifier.get("oblivious"))
+    blocks: list[Block] = [
+        Paragraph(
+            f"The classifier sees what {name} makes of an input. The attack above knows that and goes through both: a "
+            "purifier that helps only against attacks that do not know it is no defence."
+        )
+    ]
+    if bare:
+        known = {"value": summary.get("robust_accuracy"), "interval": summary.get("robust_accuracy_interval")}
+        rows = [
+            ("the classifier alone", bare.get("clean"), bare.get("robust"), None),
+            (f"behind {name}", bare.get("purified_clean"), bare.get("purified_robust"), known),
+        ]
+        blocks.append(
+            Table(
+                ("", "clean inputs", "attack on the classifier alone", "attack on both"),
+                [(label, *(_estimate(mapping(value)) for value in values)) for label, *values in rows],
+                caption="With the purifier and without",
+                note="In brackets 95 % intervals.",
+            )
+        )
+    return blocks
+
+
+def _estimate(value: Mapping[str, Any]) -> str:
+    if number(value.get("value")) is None:
+        return NONE
+    return f"{share(value['value'])} ({interval(value.get('interval', [value.get('low'), value.get('high')]))})"
 
 
 def _trust(summary: Summary) -> list[Block]:

@@ -339,3 +339,18 @@ def test_a_table_has_no_pictures_of_its_rows(undrawn: None) -> None:
     assert "What it looks like" not in [section.title for section in page.sections]
     assert "every value by up to" in Words(render(page)).text
     assert any(isinstance(block, Picture) for section in page.sections for block in section.blocks)
+
+
+def test_a_purifier_is_judged_by_those_who_know_it_and_those_who_do_not(undrawn: None) -> None:
+    def part(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    bare = {"clean": part(0.9), "robust": part(0.1), "purified_clean": part(0.8), "purified_robust": part(0.7)}
+    given = summary() | {"purifier": {"detector": "cycle-gan", "sha256": "ab", "oblivious": bare}}
+    alone, behind = table(given, samples(), "With the purifier")
+    assert alone == ["the classifier alone", "90.0 % (80.0 to 100.0 %)", "10.0 % (0.0 to 20.0 %)", "-"]
+    assert behind[:3] == ["behind cycle-gan", "80.0 % (70.0 to 90.0 %)", "70.0 % (60.0 to 80.0 %)"]
+    assert behind[3].startswith(f"{100 * given['robust_accuracy']:.1f} % (")
+    known = summary() | {"purifier": {"detector": "vae", "sha256": "ab", "oblivious": None}}
+    assert "sees what vae makes of an input" in shown(known, samples()).text
+    assert "makes of an input" not in shown(summary(), samples()).text
