@@ -106,6 +106,33 @@ def test_a_mixture_is_scikit_learns(generator: torch.Generator, covariance: str)
     np.testing.assert_allclose(scored(detector, x, new), expected, rtol=1e-4)
 
 
+def test_beyond_the_subspace_there_is_one_variance(generator: torch.Generator) -> None:
+    x, new = table(generator), table(generator, 40)
+    values, vectors = torch.linalg.eigh(torch.cov(x.T))  # ascending
+    least = 1e-2 * float(x.var(0).mean())
+    values = values + least
+    values[:-2] = values[:-2].mean()
+    inside = (x - x.mean(0)) @ vectors[:, -2:]
+    values[-2:] = inside.var(0, correction=0) + least  # scikit-learn's mixture divides by n
+    law = torch.distributions.MultivariateNormal(x.mean(0), vectors @ torch.diag(values) @ vectors.T)
+    detector = GaussianMixtureDetector(1, "subspace", 2, scale="none")
+    np.testing.assert_allclose(scored(detector, x, new), -law.log_prob(new).numpy(), rtol=1e-4)
+    whole, full = (
+        GaussianMixtureDetector(1, "subspace", 99, scale="none"),
+        GaussianMixtureDetector(1, "full", scale="none"),
+    )
+    np.testing.assert_allclose(scored(whole, x, new), scored(full, x, new), rtol=1e-4)
+
+
+def test_wide_inputs_are_fitted_in_a_subspace(generator: torch.Generator) -> None:
+    x = torch.randn(60, 1, 11, 11, generator=generator)
+    for options in ({}, {"covariance": "subspace"}, {"components": 200}):
+        detector = GaussianMixtureDetector(2, **options).fit(x)  # type: ignore[arg-type]
+        assert detector.basis.shape == (121, 59 if "components" in options else 32)
+        assert torch.isfinite(detector.score(torch.rand(5, 1, 11, 11, generator=generator))).all()
+    assert not GaussianMixtureDetector(2).fit(table(generator)).basis.numel()
+
+
 def test_mahalanobis_is_scikit_learns(generator: torch.Generator) -> None:
     from sklearn.covariance import LedoitWolf, MinCovDet
 
@@ -225,6 +252,7 @@ def test_a_bank_keeps_no_more_than_its_size(generator: torch.Generator) -> None:
         (lambda: KNNDetector(0), "k=0"),
         (lambda: LOFDetector(bank=1), "bank=1"),
         (lambda: GaussianMixtureDetector(0), "at least 1"),
+        (lambda: GaussianMixtureDetector(components=0), "at least 1"),
         (lambda: OneClassSVMDetector(nu=0), "nu=0"),
         (lambda: KernelPCADetector(gamma=-1), "gamma=-1"),
         (lambda: KernelPCADetector(components=1.5), "1.5 came"),
