@@ -131,6 +131,7 @@ def test_wide_inputs_are_fitted_in_a_subspace(generator: torch.Generator) -> Non
         assert detector.basis.shape == (121, 59 if "components" in options else 32)
         assert torch.isfinite(detector.score(torch.rand(5, 1, 11, 11, generator=generator))).all()
     assert not GaussianMixtureDetector(2).fit(table(generator)).basis.numel()
+    check_detector(lambda: GaussianMixtureDetector(2, components=5), (1, 11, 11))
 
 
 def test_mahalanobis_is_scikit_learns(generator: torch.Generator) -> None:
