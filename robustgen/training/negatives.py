@@ -2,7 +2,8 @@
 
 A discriminator that has seen only its generator's inputs knows nothing of what the generator never makes; corrupted
 normal inputs fill the space between (Sinha et al. 2021, "Negative data augmentation"; for anomalies: Golan, El-Yaniv
-2018; Li et al. 2021, "CutPaste").
+2018; Li et al. 2021, "CutPaste"). A change of form keeps all that local statistics know and makes of one kind of object
+nearly another: only what knows the form can call it fake.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from math import prod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
 
 from robustgen.errors import UsageError
 
@@ -102,6 +103,46 @@ def blur(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(wide.reshape(-1, 1, 1, 1), large, small)
 
 
+def stretch(x: Tensor, generator: torch.Generator) -> Tensor:
+    """One side, the height or the width, shrunk to a half up to four fifths or grown to five quarters up to twofold."""
+    n = len(x)
+    short = torch.rand(n, generator=generator) < 0.5
+    share = torch.rand(n, generator=generator)
+    factor = torch.where(short, 1.25 + 0.75 * share, 0.5 + 0.3 * share)
+    tall = torch.rand(n, generator=generator) < 0.5
+    matrix = torch.zeros(n, 2, 3)
+    matrix[:, 0, 0], matrix[:, 1, 1] = torch.where(tall, 1.0, factor), torch.where(tall, factor, 1.0)
+    return _seen_at(x, affine_grid(matrix, list(x.shape), align_corners=False))
+
+
+def warp(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Bent: places moved by a smooth random field, whose standard deviation at 5 x 5 knots is 0.15 to 0.35 of half a
+    side (elastic distortion, Simard, Steinkraus, Platt 2003).
+    """
+    n = len(x)
+    size = 0.15 + 0.2 * torch.rand(n, 1, 1, 1, generator=generator)
+    knots = size * torch.randn(n, 2, 5, 5, generator=generator)
+    field = interpolate(knots, size=x.shape[2:], mode="bicubic", align_corners=True)
+    still = affine_grid(torch.eye(2, 3).expand(n, 2, 3), list(x.shape), align_corners=False)
+    return _seen_at(x, still + field.permute(0, 2, 3, 1))
+
+
+def thicken(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Thicker or thinner: each place gets the largest or the smallest value within a fourteenth of the shorter side
+    (dilation and erosion, Serra 1982; Castro et al. 2019 change digits so).
+    """
+    reach = max(1, min(x.shape[2:]) // 14)
+    sign = (2.0 * _uniform(0, 2, len(x), generator) - 1).to(x).reshape(-1, 1, 1, 1)
+    return sign * max_pool2d(sign * x, 2 * reach + 1, 1, reach)
+
+
+def _seen_at(x: Tensor, places: Tensor) -> Tensor:
+    """The images at `places` (n, h, w, 2), sides from -1 to 1; beyond them, what their corners have in common."""
+    corners = torch.stack([x[:, :, down, right] for down in (0, -1) for right in (0, -1)])
+    ground = corners.median(0).values[:, :, None, None]
+    return grid_sample(x - ground, places.to(x), align_corners=False) + ground
+
+
 def permute(x: Tensor, generator: torch.Generator) -> Tensor:
     """Of a table's rows: each value with a chance of a half from another row of the batch (Breiman 2001)."""
     flat = x.flatten(1)
@@ -136,6 +177,9 @@ IMAGES: dict[str, Corrupt] = {
     "shift": shift,
     "shuffle": shuffle,
     "paste": paste,
+    "stretch": stretch,
+    "warp": warp,
+    "thicken": thicken,
     "noise": noise,
     "blur": blur,
 }
@@ -175,5 +219,5 @@ def _parts(n: int, parts: int, generator: torch.Generator) -> tuple[Tensor, ...]
 def by_default(shape: tuple[int, ...]) -> str:
     """The negatives for inputs of `shape`, where none are asked for."""
     if len(shape) == 3 and prod(shape[1:]) >= 36:
-        return "rotate+shuffle+paste+shift"
+        return "rotate+shuffle+stretch+warp+thicken"
     return "permute+jitter+uniform"

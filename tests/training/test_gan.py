@@ -118,6 +118,44 @@ def test_what_is_pasted_comes_from_the_neighbour() -> None:
         assert 0.04 <= share <= 0.36
 
 
+def test_stretching_changes_one_side_of_what_is_shown() -> None:
+    x = torch.full((40, 1, 40, 40), 0.25)
+    x[:, :, 15:25, 15:25] = 1
+    made = IMAGES["stretch"](x, torch.Generator().manual_seed(0))
+    assert made[:, :, 0, 0].eq(0.25).all()  # beyond the image lies its ground
+    shown = made[:, 0] > 0.6
+    tall, wide = shown.any(2).sum(1), shown.any(1).sum(1)
+    assert ((tall == 10) ^ (wide == 10)).all()
+    other = torch.where(tall == 10, wide, tall)
+    assert other.min() >= 4
+    assert other.max() <= 21
+    assert (((other >= 12) & (other <= 21)) | (other <= 9)).all()
+    assert {int(v) for v in (other > 10).unique()} == {0, 1}
+    assert {int(v) for v in (tall > wide).unique()} == {0, 1}
+
+
+def test_warping_moves_what_is_shown_and_leaves_an_even_image() -> None:
+    x = torch.rand(20, 2, 1, 1, generator=torch.Generator().manual_seed(0)).expand(20, 2, 16, 16).clone()
+    torch.testing.assert_close(IMAGES["warp"](x, torch.Generator().manual_seed(1)), x)
+    x[:, :, 4:12, 4:12] += 1
+    made = IMAGES["warp"](x, torch.Generator().manual_seed(1))
+    assert (made.amax((1, 2, 3)) <= x.amax((1, 2, 3)) + 1e-5).all()
+    assert ((made - x).abs().amax((1, 2, 3)) > 0.1).float().mean() > 0.9
+
+
+def test_thickening_takes_the_largest_or_the_smallest_value_nearby() -> None:
+    x = torch.zeros(60, 1, 28, 28)
+    x[:, :, 14, 14] = 1
+    x[:, :, :8, :8] = 1
+    made = IMAGES["thicken"](x, torch.Generator().manual_seed(0))
+    dot, corner = made[:, 0, 10:, 10:].sum((1, 2)), made[:, 0, :12, :12].sum((1, 2))
+    grown = dot == 25
+    assert (dot[~grown] == 0).all()
+    assert (corner[grown] == 100).all()
+    assert (corner[~grown] == 36).all()
+    assert 10 < grown.sum() < 50
+
+
 def test_augmentation_is_differentiable_and_small() -> None:
     x = torch.rand(10, 1, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
     changed = augmentation("brightness+translation+cutout", (1, 16, 16))
