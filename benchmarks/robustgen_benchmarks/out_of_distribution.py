@@ -4,6 +4,10 @@ The raw likelihood (elbo, iwae) takes simple foreign images for more normal than
 et al. 2019); the default must not. Flips are the near case: the same images upside down or mirrored. For each
 likelihood one VAE is fitted and all of its scores are read; the default autoencoder is beside it.
 
+Detectors that need more get it: `conditional-gan` and `gat` the labels in training and a classifier's answers in use,
+`pair-gan` every image below its edge map, `cycle-gan` the classifier and, as the other domain, what PGD (Linf 0.1)
+makes against it of a third of the images; its readings are told one by one.
+
     export ROBUSTGEN_EXTRA_DATA=FOLDER  # with mnist/mnist.npz (x_test) and omniglot/*.npz (images)
     python -m robustgen_benchmarks.out_of_distribution --data fashion-mnist --out out_of_distribution.json
 
@@ -19,19 +23,25 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
+from robustgen.data.edges import edge_map
 from robustgen.data.load import load
+from robustgen.detectors.base import Detector
+from robustgen.detectors.cycle_gan import CycleGANDetector
 from robustgen.detectors.making import accepts, make
 from robustgen.detectors.vae import VAEDetector
 from robustgen.metrics import auroc
 from robustgen.models.likelihoods import LIKELIHOODS
+from robustgen_benchmarks.cycles import EPS, attacked
 from robustgen_benchmarks.one_class import images
 from robustgen_benchmarks.results_file import ResultsFile
+from robustgen_benchmarks.victims import predictions, victims
 
 Scores = Callable[[Tensor], dict[str, Tensor]]
 REGRET = "regret"  # some hundred times as dear as the others
@@ -76,25 +86,60 @@ def apart(scores: Scores, test: Tensor, others: dict[str, Tensor]) -> dict[str, 
     return {name: {kind: auroc(inside[name], found[name]).value for kind, found in outside.items()} for name in inside}
 
 
+class Training(NamedTuple):
+    """What detectors are fitted on: `x` (n, 1, 28, 28), labels `y` (n,), and the classifier of those that need one."""
+
+    x: Tensor
+    y: Tensor
+    network: nn.Module | None
+
+    def watched(self, name: str) -> nn.Module:
+        """The classifier for detector `name`."""
+        if self.network is None:
+            sys.exit(f"{name} judges an input together with what a classifier says of it: give --victims FOLDER")
+        return self.network
+
+
+def fitted(name: str, options: dict[str, Any], training: Training) -> tuple[Detector, Callable[[Tensor], Tensor]]:
+    """A detector and how it scores images of the data's shape."""
+    detector, x, y = make(name, options), training.x, training.y
+    if detector.conditional:
+        network = training.watched(name)
+        detector.fit(TensorDataset(x, y))
+        return detector, lambda part: detector.score(part, predictions(network, part))
+    if name == "pair-gan":
+        detector.fit(torch.cat([edge_map(x), x], 1))
+        return detector, lambda part: detector.score(torch.cat([edge_map(part), part], 1))
+    if isinstance(detector, CycleGANDetector):
+        network, third = training.watched(name), len(x) // 3
+        detector.watch(network)
+        other = attacked(network, x[:third], y[:third], "pgd", "linf", EPS)
+        label = (torch.arange(len(x)) < third).long()
+        detector.fit(TensorDataset(torch.cat([other, x[third:]]), label))
+        return detector, detector.score
+    return detector.fit(x), detector.score
+
+
 def measure(
-    name: str, seed: int, x: Tensor, test: Tensor, others: dict[str, Tensor], given: argparse.Namespace
+    name: str, seed: int, training: Training, test: Tensor, others: dict[str, Tensor], given: argparse.Namespace
 ) -> dict[str, Any]:
     """Every score of one detector against every kind, and the CPU seconds of the fit and of the default's scores."""
     kind, _, likelihood = name.partition(":")
     options = {"likelihood": likelihood} if likelihood else {}
+    options |= ({"epochs": given.epochs} if accepts(kind, "epochs") else {}) | {"seed": seed}
     began = time.process_time()
-    detector = make(kind, options | ({"epochs": given.epochs} if accepts(kind, "epochs") else {}) | {"seed": seed}).fit(
-        x
-    )
+    detector, score_of = fitted(kind, options, training)
     fit = time.process_time() - began
     began = time.process_time()
-    found = apart(lambda part: {"default": detector.score(part)}, test, others)
+    found = apart(lambda part: {"default": score_of(part)}, test, others)
     score = (time.process_time() - began) / (len(test) + sum(map(len, others.values())))
     if isinstance(detector, VAEDetector):
         names = [reading for reading in detector.combination.readings if reading != REGRET]
         found |= apart(lambda part: detector.panel(part, names=names), test, others)
         few = {key: value[: given.regret] for key, value in others.items()}
         found |= apart(lambda part: detector.panel(part, names=[REGRET]), test[: given.regret], few)
+    if isinstance(detector, CycleGANDetector):
+        found |= apart(detector.panel, test, others)
     return {
         "detector": name,
         "seed": seed,
@@ -120,6 +165,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion-mnist", help="a data name or path of images of 28 x 28")
     parser.add_argument("--detectors", nargs="*", default=[*(f"vae:{name}" for name in LIKELIHOODS), "autoencoder"])
+    parser.add_argument("--victims", type=Path, help="classifiers, trained there if absent, for those that need one")
     parser.add_argument("--train", type=int, default=16_000, help="the first of the training split")
     parser.add_argument("--test", type=int, default=1000, help="inputs of each kind")
     parser.add_argument("--regret", type=int, default=100, help="inputs of each kind for likelihood regret")
@@ -129,11 +175,15 @@ def main(arguments: Iterable[str] | None = None) -> None:
     given = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(1)
     source = load(given.data)
-    x, test = images(source, "train")[0][: given.train], images(source, "test")[0][: given.test]
+    x, y = (part[: given.train] for part in images(source, "train"))
+    test = images(source, "test")[0][: given.test]
+    network = None if given.victims is None else victims(source, given.victims)["plain"].eval()
+    training = Training(x, y, network)
     others = foreign(test, given.test)
     file = ResultsFile(
         given.out,
         f"python -m robustgen_benchmarks.out_of_distribution --data {source.spec.name} "
+        f"--detectors {' '.join(given.detectors)} {'' if network is None else '--victims victims/ '}"
         f"--train {given.train} --test {given.test} --regret {given.regret} --epochs {given.epochs} "
         f"--seeds {given.seeds}",
         "Pillow",
@@ -144,7 +194,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         for name in given.detectors:
             if (name, seed) in done:
                 continue
-            file.add(measure(name, seed, x, test, others, given))
+            file.add(measure(name, seed, training, test, others, given))
             sys.stderr.write(f"{name} seed {seed}: {file.results[-1]['auroc']['default']}\n")
     sys.stdout.write(table(file.results))
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
+_FORM = 2  # of a stored block: a run that another form left half done begins anew
 _SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
 
 
@@ -92,6 +93,7 @@ def attack_guard(
     members = None if only is None else [each.strip() for each in only.split(",")]
     key = fingerprint(
         command="attack adaptive",
+        form=_FORM,
         bundle=chosen,
         only=members,
         guard=read_artifact(guard).sha256,
