@@ -48,7 +48,9 @@ class AdversarialDetector(Detector, ABC):
 
     `loss`: "hinge", "non-saturating" or "wasserstein"; `penalty`: of the gradient, None = by the loss (see
     `training.gan`). `negatives`: corruptions of normal inputs that count as fakes, joined by "+" (see
-    `training.negatives`), "none", or "auto". `history`, `fence`, `diversity`: see `AdversarialGame`. `augment`:
+    `training.negatives`), "none", or "auto"; where there are any, the discriminator has a number for them apart, by
+    which it then judges, and the game against the generator weighs `contest` in what it learns. `history`, `fence`,
+    `diversity`: see `AdversarialGame`. `augment`:
     "brightness", "translation", "cutout" joined by "+", "none", or "auto": brightness for images where there are fewer
     than 1,000. `code`: width of the generator's input; `width`: of the networks. `scores`: parts joined by "+" (see
     `gan_parts`) or "auto". `preset`: how long to play, "fast", "default" or "best"; `steps`: turns of the generator
@@ -67,6 +69,7 @@ class AdversarialDetector(Detector, ABC):
         loss: str = "hinge",
         penalty: float | None = None,
         negatives: str = "auto",
+        contest: float = 0.2,
         history: float = 0.0,
         fence: float = 1.0,
         diversity: float = 0.0,
@@ -87,6 +90,8 @@ class AdversarialDetector(Detector, ABC):
             raise UsageError(f"code and width must be at least 1, but {code} and {width} came")
         if penalty is not None and not (math.isfinite(penalty) and penalty >= 0):
             raise UsageError(f"penalty is a weight from 0 up, but {penalty:g} came")
+        if not (math.isfinite(contest) and contest > 0):
+            raise UsageError(f"contest is a weight above 0, but {contest:g} came")
         if not (0 <= history < 1 and 0 < fence <= 1):
             raise UsageError(
                 f"history is a share below 1 and fence a share above 0, but {history:g} and {fence:g} came"
@@ -95,7 +100,7 @@ class AdversarialDetector(Detector, ABC):
         self.penalty, self.negatives, self.history, self.fence = penalty, negatives, history, fence
         if not (math.isfinite(diversity) and diversity >= 0):
             raise UsageError(f"diversity is a weight from 0 up, but {diversity:g} came")
-        self.diversity = diversity
+        self.diversity, self.contest = diversity, contest
         self.augment, self.code, self.width, self.scores = augment, code, width, scores
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
@@ -120,7 +125,9 @@ class AdversarialDetector(Detector, ABC):
         augmentation("none" if self.augment == "auto" else self.augment, shape)
         spectral = spectral_by_default(self.loss)
         with seeded(self.seed):
-            self.discriminator = Discriminator(shape, width=self.width, spectral=spectral).to(device)
+            self.discriminator = Discriminator(
+                shape, width=self.width, spectral=spectral, twofold=self._negatives is not None
+            ).to(device)
             self.generator = self._generator(shape).to(device)
             self.encoder = autoencoder("auto", shape, self.code).get_submodule("encoder").to(device)
         names = self.by_default if image else "discriminator+knn"
@@ -152,6 +159,7 @@ class AdversarialDetector(Detector, ABC):
             loss=self.loss,
             penalty=penalty_by_default(self.loss) if self.penalty is None else self.penalty,
             negatives=self._negatives,
+            contest=self.contest,
             history=self.history,
             fence=self.fence,
             diversity=self.diversity,
@@ -183,8 +191,8 @@ class AdversarialDetector(Detector, ABC):
         made = anomalies(normal, kind, 0.0, 1.0, torch.Generator().manual_seed(self.seed))
 
         def judge(game: Game) -> float:
-            own = -game.critic(normal)
-            others = [-game.critic(x) for x in made.values()]
+            own = -self._judged(self.discriminator.features(normal))
+            others = [-self._judged(self.discriminator.features(x)) for x in made.values()]
             inside = own.double().cpu().numpy()
             return sum(auroc(inside, other.double().cpu().numpy()).value for other in others) / len(others)
 
@@ -255,7 +263,11 @@ class AdversarialDetector(Detector, ABC):
         features = self.discriminator.features(x)
         directions = self.directions.to(features.dtype)
         again = self.discriminator.features(back) @ directions
-        return View(x, back, features @ directions, again, self.discriminator.judge(features))
+        return View(x, back, features @ directions, again, self._judged(features))
+
+    def _judged(self, features: Tensor) -> Tensor:
+        """What the discriminator says: by its number for corrupted inputs where it has one."""
+        return self.discriminator.judge(features) if self._negatives is None else self.discriminator.intact(features)
 
     @final
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -284,9 +296,8 @@ class AdversarialDetector(Detector, ABC):
 
     @final
     def critic(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
-        """What the discriminator says of each input: high for real ones."""
-        found: Tensor = self.discriminator(self.standardised(x))
-        return found
+        """What the discriminator says of each input: high for normal ones."""
+        return self._judged(self.discriminator.features(self.standardised(x)))
 
 
 def check_drawn(n: int, truncation: float) -> None:

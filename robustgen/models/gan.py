@@ -41,8 +41,10 @@ class Discriminator(nn.Module):
     the label, h>, with h the features. `pooled`: images pass four 3 x 3 convolutions instead, two at half and two at a
     quarter of their sides (their 2 x 2 blocks are the channels of the first), and a dense layer. `dense`: at most two
     convolutions of stride 2, then a dense layer of so many units, with leaky ReLUs that pass next to nothing below 0:
-    few layers, each of which keeps a box small, for bounds. `width`: channels of the first convolution, or a quarter
-    of the units of a dense layer.
+    few layers, each of which keeps a box small, for bounds. `twofold`: it tells intact inputs from corrupted ones too,
+    by a number of its own (see `intact`), which shares all layers but the last (as the classes of Odena, Olah, Shlens
+    2017 and the rotations of Chen et al. 2019 do). `width`: channels of the first convolution, or a quarter of the
+    units of a dense layer.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Discriminator(nn.Module):
         spectral: bool = True,
         pooled: bool = False,
         dense: int = 0,
+        twofold: bool = False,
     ) -> None:
         super().__init__()
         slope = _ALMOST_NONE if dense else _SLOPE
@@ -87,6 +90,7 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(*layers)
         self.head = norm(nn.Linear(self.size, 1))
         self.labels = norm(nn.Linear(self.size, classes, bias=False)) if classes else None
+        self.second = norm(nn.Linear(self.size, 1)) if twofold else None
         self.classes = classes
 
     def features(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n k"]:
@@ -101,6 +105,13 @@ class Discriminator(nn.Module):
             if y is None:
                 raise UsageError("this discriminator judges an input together with a label: pass the labels")
             found = found + self.labels(features).gather(1, y[:, None])[:, 0]
+        return found
+
+    def intact(self, features: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """The second numbers that belong to features: high for intact inputs, low for corrupted ones."""
+        if self.second is None:
+            raise UsageError("this discriminator was not made to know corrupted inputs")
+        found: Tensor = self.second(features)[:, 0]
         return found
 
     def judge_every(self, features: Float[Tensor, "n k"]) -> Float[Tensor, "n classes"]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from robustgen.errors import UsageError
+from robustgen.models.gan import Discriminator
 from robustgen.training.negatives import Corrupt
 from robustgen.training.two_players import Game
 
@@ -57,27 +58,31 @@ def maker_term(loss: Loss, made: Tensor) -> Tensor:
 class AdversarialGame(Game):
     """A discriminator against a generator and against corrupted inputs.
 
-    `negatives`: corrupts normal inputs, which then count as fake, half of all fakes. `history`: the share of a batch's
-    fakes that come from earlier generators (Shrivastava et al. 2017). `fence`: the generator aims at the number that
-    lies this share of the way from the mean of its fakes' up to the mean of real inputs', so that it fills the border
-    of the data and not their midst (Ngo et al. 2019, "Fence GAN"); 1 = their midst, as always. `diversity`: weight of a
-    term that grows as the generator's inputs differ less from each other than real ones do, 0 where they differ as much
-    (after Yang et al. 2019, equation 2). `penalty`: weight of the gradient penalty, R1 (Mescheder et al. 2018) or, for
-    "wasserstein", that of Gulrajani et al. 2017, on every eighth batch and eight times as strong. `augment`: changes
-    what the discriminator sees, real or not (Zhao et al. 2020).
+    `negatives`: corrupts normal inputs, which the discriminator then learns to tell from intact ones by its second
+    number (it must be `twofold`), in hinge loss; where there are any, the game against the generator weighs `contest`
+    beside. (In one number with the generator's fakes, which come to lie among real inputs, what it has learnt of
+    corrupted ones is undone.) `history`: the share of a batch's fakes that come from earlier generators (Shrivastava et
+    al. 2017). `fence`: the generator aims at the number that lies this share of the way from the mean of its fakes' up
+    to the mean of real inputs', so that it fills the border of the data and not their midst (Ngo et al. 2019, "Fence
+    GAN"); 1 = their midst, as always. `diversity`: weight of a term that grows as the generator's inputs differ less
+    from each other than real ones do, 0 where they differ as much (after Yang et al. 2019, equation 2). `penalty`:
+    weight of the gradient penalty, R1 (Mescheder et al. 2018) or, for "wasserstein", that of Gulrajani et al. 2017, on
+    every eighth batch and eight times as strong. `augment`: changes what the discriminator sees, real or not (Zhao et
+    al. 2020).
     """
 
     earlier: Tensor
 
     def __init__(
         self,
-        discriminator: nn.Module,
+        discriminator: Discriminator,
         generator: nn.Module,
         code: int,
         *,
         loss: Loss = "hinge",
         penalty: float = 0.0,
         negatives: Corrupt | None = None,
+        contest: float = 1.0,
         history: float = 0.0,
         fence: float = 1.0,
         diversity: float = 0.0,
@@ -87,7 +92,7 @@ class AdversarialGame(Game):
         super().__init__(discriminator, generator)
         self.discriminator, self.code, self.loss, self.penalty = discriminator, code, loss, penalty
         self.negatives, self.history, self.fence, self.augment = negatives, history, fence, augment
-        self.seed, self.diversity = seed, diversity
+        self.seed, self.diversity, self.contest = seed, diversity, contest
         self.register_buffer("earlier", torch.empty(0))
 
     def critic_loss(self, batch: Any, step: int) -> Tensor:
@@ -97,14 +102,15 @@ class AdversarialGame(Game):
         shown = [self._seen(batch, random), self._seen(fake, random)]
         if self.negatives is not None:
             shown.append(self._seen(self.negatives(batch, random), random))
-        sizes = [len(part) for part in shown]
-        numbers = self.discriminator(torch.cat(shown)).split(sizes)
+        features = self.discriminator.features(torch.cat(shown)).split([len(part) for part in shown])
+        numbers = [self.discriminator.judge(part) for part in features[:2]]
         for_real, for_fake = critic_terms(self.loss, numbers[0], numbers[1])
         value: Tensor = for_real.mean() + for_fake.mean()
         if self.negatives is not None:
-            _, for_negative = critic_terms(self.loss, numbers[0], numbers[2])
-            value = for_real.mean() + 0.5 * (for_fake.mean() + for_negative.mean())
-            self.facts["negative"] = numbers[2].detach().mean()
+            intact, corrupted = (self.discriminator.intact(part) for part in (features[0], features[2]))
+            for_intact, for_corrupted = critic_terms("hinge", intact, corrupted)
+            value = self.contest * value + for_intact.mean() + for_corrupted.mean()
+            self.facts["negative"] = (intact.detach()[:, None] > corrupted.detach()[None]).to(value.dtype).mean()
         self.facts["real"], self.facts["fake"] = numbers[0].detach().mean(), numbers[1].detach().mean()
         self.facts["told apart"] = (
             (numbers[0].detach()[:, None] > numbers[1].detach()[None]).to(value.dtype).mean()

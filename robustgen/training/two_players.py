@@ -14,6 +14,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustgen.artifacts import write_atomically
@@ -21,6 +22,7 @@ from robustgen.errors import RobustgenError, UsageError
 from robustgen.runtime import accelerator, seeded
 from robustgen.training.descent import Epoch, Item, Precision, TrainingProgress, reduced
 
+_ITERATIONS = 20  # of the power method, that bring singular vectors to averaged weights
 _CHECKPOINT_EVERY = 20.0  # seconds: a short run should not spend its time on saving
 
 
@@ -257,7 +259,7 @@ class _Match:
         value: float | None = None
         if judge is not None:
             kept = {name: tensor.clone() for name, tensor in self._players().state_dict().items()}
-            self._players().load_state_dict(self._product())
+            self._take_averaged()
             self.game.eval()
             with torch.no_grad():
                 value = judge(self.game)
@@ -270,12 +272,26 @@ class _Match:
             self.game.train()
         self.history.append(Round(facts, value))
 
-    def _product(self) -> dict[str, Tensor]:
-        return (self._players() if self.averaged is None else self.averaged.module).state_dict()
+    def _take_averaged(self) -> None:
+        """Give the players their averaged weights, if these are kept."""
+        if self.averaged is None:
+            return
+        players = self._players()
+        players.load_state_dict(self.averaged.module.state_dict())
+        # the averages of singular vectors are none: they are shorter, and a norm found with them would be too small
+        players.train()
+        with torch.no_grad():
+            for module in players.modules():
+                if is_parametrized(module, "weight"):
+                    for _ in range(_ITERATIONS):
+                        _ = module.weight  # a step of the power method, where the weight has a spectral norm
 
     def finish(self) -> None:
         """Give the players the weights that playing is for."""
-        self._players().load_state_dict(self._product() if self.best is None else self.best)
+        if self.best is None:
+            self._take_averaged()
+        else:
+            self._players().load_state_dict(self.best)
 
     def save(self, path: Path) -> None:
         state = {

@@ -25,7 +25,7 @@ def bars(n: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def gan() -> GANDetector:
-    return GANDetector(steps=150, width=8, code=8).fit(bars(600))
+    return GANDetector(steps=250, width=8, code=8).fit(bars(600))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ class Plane(nn.Module):
 
 def game(**options: object) -> AdversarialGame:
     torch.random.manual_seed(0)
-    made = AdversarialGame(Discriminator((4,), width=4), Generator((4,), 3, width=4, bounded=False), 3, **options)  # type: ignore[arg-type]
+    critic = Discriminator((4,), width=4, twofold=options.get("negatives") is not None)
+    made = AdversarialGame(critic, Generator((4,), 3, width=4, bounded=False), 3, **options)  # type: ignore[arg-type]
     return made
 
 
