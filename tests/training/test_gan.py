@@ -15,14 +15,14 @@ from robustgen.training.negatives import IMAGES, ROWS, by_default, negatives
 from robustgen.training.two_players import Round, play
 
 
-class Plane(nn.Module):
+class Plane(Discriminator):
     """A discriminator whose number is 3 times the sum of the values."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__((4,), width=1)
         self.slope = nn.Parameter(torch.tensor(3.0))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.slope * x.flatten(1).sum(1)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.nn.utils.parametrizations import spectral_norm
 
 import robustgen.training.two_players as two_players
 from robustgen.errors import RobustgenError, UsageError
@@ -55,6 +56,32 @@ def test_the_maker_finds_the_data() -> None:
     assert len(history) == 10
     assert set(history[0].facts) == {"critic loss", "maker loss", "gap"}
     assert not game.training
+
+
+class Turning(Shift):
+    """The critic's only layer, of spectral norm 1, learns to stretch along its second axis instead of its first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(2, 2, bias=False)
+        layer.weight.data = torch.tensor([[1.0, 0.0], [0.0, 0.2]])
+        self.critic = spectral_norm(layer)
+
+    def critic_loss(self, batch: Any, step: int) -> Tensor:
+        weight: Tensor = self.critic.weight
+        return weight[0, 0] ** 2 - weight[1, 1]
+
+    def maker_loss(self, batch: Any, step: int) -> Tensor:
+        made: Tensor = self.maker(batch).mean()
+        return made
+
+
+def test_averaged_players_keep_their_spectral_norms() -> None:
+    recipe = GameRecipe(rounds=2, steps=20, critic_rate=1e-2, average=0.9)
+    for judge in (None, lambda played: 0.5):
+        game = Turning()
+        play(game, epoch, recipe, device=CPU, judge=judge)
+        assert torch.linalg.matrix_norm(game.critic.weight, 2).item() == pytest.approx(1, abs=0.01)
 
 
 def test_turns_alternate_as_asked() -> None:
