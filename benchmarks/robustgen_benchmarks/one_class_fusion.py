@@ -2,7 +2,8 @@
 
 As `one_class`, but the product's `fusion` of several members is fitted once for each class and seed, without a second
 fit, and all of its ways to combine are read off it, beside its members alone (each fitted on nine tenths of the
-training inputs; the rest is what the fusion measures them on).
+training inputs; the rest is what the fusion measures them on). "discriminator" is a GAN with scores=discriminator:
+what its network says, without the neighbours and edges that its default adds; it is the same network.
 
     python -m robustgen_benchmarks.one_class_fusion --data fashion-mnist --members autoencoder gan --out fusion.json
 """
@@ -13,16 +14,62 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import Any, cast, get_args
 
 import torch
+from torch import Tensor
 
+from robustgen.data.hold_out import hold_out
 from robustgen.data.load import load
+from robustgen.data.rows import as_rows
+from robustgen.detectors.adversarial import AdversarialDetector
 from robustgen.detectors.base import Detector
+from robustgen.detectors.evidence import Evidence
 from robustgen.detectors.fusion import Combine, FusionDetector
 from robustgen.metrics import auroc, tpr_at_fpr
 from robustgen_benchmarks.one_class import images, table
 from robustgen_benchmarks.results_file import ResultsFile
+
+
+def with_discriminators(
+    names: list[str], fused: FusionDetector, x: Tensor, test: Tensor, seed: int
+) -> dict[str, Tensor]:
+    """What `fused` would say if its GANs had scores=discriminator: each alone, and every combination."""
+    other = FusionDetector(members=",".join(names), refit=False, seed=seed)
+    other._build(tuple(x.shape[1:]))
+    other.parts = fused.parts
+    _, held = hold_out(as_rows(x), every=min(10, max(3, len(x) // 50)), seed=seed)
+
+    def say(part: Tensor) -> list[Tensor]:
+        return [
+            -member.critic(part) if isinstance(member, AdversarialDetector) else cast(Detector, member).score(part)
+            for member in fused.parts
+        ]
+
+    inside = [torch.cat(scores) for scores in zip(*map(say, held.batches(500)), strict=True)]
+    outside = [torch.cat(scores) for scores in zip(*map(say, test.split(500)), strict=True)]
+    for evidence, scores in zip(other.evidence, inside, strict=True):
+        cast(Evidence, evidence).prepare(scores)
+    rows = {
+        f"{name}: discriminator, as a member": scores
+        for name, member, scores in zip(names, fused.parts, outside, strict=True)
+        if isinstance(member, AdversarialDetector)
+    }
+    for combine in get_args(Combine):
+        rows[f"fusion with the discriminator alone, {combine}"] = joined(other, combine, outside)
+    return rows
+
+
+def joined(fused: FusionDetector, combine: Combine, scores: list[Tensor]) -> Tensor:
+    """The fusion's number from its members'."""
+    fused.combine = combine
+    for member, own in zip(fused.parts, scores, strict=True):
+        cast(Any, member).score = lambda x, condition=None, own=own: own
+    try:
+        return fused._score(scores[0], None)
+    finally:
+        for member in fused.parts:
+            del cast(Any, member).score
 
 
 def main() -> None:
@@ -60,6 +107,8 @@ def main() -> None:
                 for combine in get_args(Combine):
                     fused.combine = combine
                     rows[f"fusion, {combine}"] = torch.cat([fused.score(part) for part in test.split(500)])
+                if any(isinstance(member, AdversarialDetector) for member in fused.parts):
+                    rows |= with_discriminators(given.members, fused, x[y == number], test, seed)
             results = []
             for name, scores in rows.items():
                 inside, outside = scores[labels == number].double().numpy(), scores[labels != number].double().numpy()
