@@ -99,14 +99,12 @@ def main() -> None:
             began = time.process_time()
             fused = FusionDetector(members=",".join(given.members), refit=False, seed=seed).fit(x[y == number])
             seconds = time.process_time() - began
-            rows: dict[str, torch.Tensor] = {}
             with torch.no_grad():
-                for name, member in zip(given.members, fused.parts, strict=True):
-                    assert isinstance(member, Detector)
-                    rows[f"{name}, as a member"] = torch.cat([member.score(part) for part in test.split(500)])
-                for combine in get_args(Combine):
-                    fused.combine = combine
-                    rows[f"fusion, {combine}"] = torch.cat([fused.score(part) for part in test.split(500)])
+                parts = [
+                    torch.cat([m.score(part) for part in test.split(500)]) for m in cast(list[Detector], fused.parts)
+                ]
+                rows = dict(zip([f"{name}, as a member" for name in given.members], parts, strict=True))
+                rows |= {f"fusion, {combine}": joined(fused, combine, parts) for combine in get_args(Combine)}
                 if any(isinstance(member, AdversarialDetector) for member in fused.parts):
                     rows |= with_discriminators(given.members, fused, x[y == number], test, seed)
             results = []
