@@ -106,6 +106,8 @@ class AdversarialGame(Game):
         numbers = [self.discriminator.judge(part) for part in features[:2]]
         for_real, for_fake = critic_terms(self.loss, numbers[0], numbers[1])
         value: Tensor = for_real.mean() + for_fake.mean()
+        if self.penalty and step % _LAZY == 0:
+            value = value + _LAZY * self._penalty(shown[0], shown[1])
         if self.negatives is not None:
             intact, corrupted = (self.discriminator.intact(part) for part in (features[0], features[2]))
             for_intact, for_corrupted = critic_terms("hinge", intact, corrupted)
@@ -116,8 +118,6 @@ class AdversarialGame(Game):
             (numbers[0].detach()[:, None] > numbers[1].detach()[None]).to(value.dtype).mean()
         )  # the AUROC of the batch
         self.facts["variety"] = spread(fake) / spread(batch).clamp(min=1e-12)
-        if self.penalty and step % _LAZY == 0:
-            value = value + _LAZY * self._penalty(shown[0], shown[1])
         return value
 
     def maker_loss(self, batch: Any, step: int) -> Tensor:

@@ -64,6 +64,20 @@ def test_every_loss_can_be_played(loss: str) -> None:
     assert len(played.earlier) == 64  # four batches of earlier fakes
 
 
+def test_the_contest_weighs_the_game_and_its_penalty_not_the_corrupted_inputs() -> None:
+    data, spoil = torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), negatives("jitter", (4,))
+
+    def paid(contest: float, penalty: float) -> float:
+        played = game(negatives=spoil, contest=contest, loss="non-saturating", penalty=penalty).eval()
+        torch.random.manual_seed(0)
+        return played.critic_loss(data, 0).item()
+
+    for penalty in (0.0, 100.0):
+        once, twice, thrice = (paid(contest, penalty) for contest in (1.0, 2.0, 3.0))
+        assert thrice - twice == pytest.approx(twice - once, rel=1e-4)
+    assert paid(1.0, 100.0) - paid(1.0, 0.0) == pytest.approx(2 * (paid(0.5, 100.0) - paid(0.5, 0.0)), rel=1e-4)
+
+
 def test_the_fence_is_where_the_loss_vanishes() -> None:
     played = game(fence=0.5)
     played.discriminator = played.critic = Plane()  # type: ignore[assignment]
