@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
@@ -61,15 +61,9 @@ def with_discriminators(
 
 
 def joined(fused: FusionDetector, combine: Combine, scores: list[Tensor]) -> Tensor:
-    """The fusion's number from its members'."""
+    """What `fused` would make of its members' scores by another combination."""
     fused.combine = combine
-    for member, own in zip(fused.parts, scores, strict=True):
-        cast(Any, member).score = lambda x, condition=None, own=own: own
-    try:
-        return fused._score(scores[0], None)
-    finally:
-        for member in fused.parts:
-            del cast(Any, member).score
+    return fused.joined(scores)
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, final, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustgen.data.hold_out import hold_out
@@ -93,10 +94,14 @@ class FusionDetector(Detector):
         return cast(list[tuple[Detector, Evidence]], list(zip(self.parts, self.evidence, strict=True)))
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        scores = [(evidence, member.score(x, condition)) for member, evidence in self._pairs()]
+        return self.joined([cast(Detector, member).score(x, condition) for member in self.parts])
+
+    def joined(self, scores: Sequence[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
+        """The score that belongs to the members' own, in their order."""
+        evidence = [cast(Evidence, each) for each in self.evidence]
         if self.combine == "deviations":
-            return torch.stack([evidence.deviations(score) for evidence, score in scores]).sum(0)
-        return _COMBINED[self.combine](torch.stack([evidence(score) for evidence, score in scores]))
+            return torch.stack([e.deviations(score) for e, score in zip(evidence, scores, strict=True)]).sum(0)
+        return _COMBINED[self.combine](torch.stack([e(score) for e, score in zip(evidence, scores, strict=True)]))
 
 
 _COMBINED: dict[str, Callable[[Tensor], Tensor]] = {
