@@ -80,7 +80,7 @@ class Readings:
 
 def joined(fused: FusionDetector, combine: Combine, scores: list[Tensor]) -> Tensor:
     """What `fused` would make of its members' scores by another combination."""
-    fused.combine = combine
+    fused.way = combine
     return fused.joined(scores)
 
 

@@ -21,7 +21,7 @@ from robustgen.detectors.record import Record
 from robustgen.detectors.self_test import anomalies
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
-from robustgen.models.gan import Discriminator
+from robustgen.models.gan import Discriminator, convolved
 from robustgen.registry import suggestion
 from robustgen.runtime import seeded
 from robustgen.training.descent import Recipe, TrainingProgress, descend
@@ -120,7 +120,7 @@ class AdversarialDetector(Detector, ABC):
     def _build(self, shape: tuple[int, ...]) -> None:
         from robustgen.models.autoencoder import autoencoder
 
-        device, image = self._device, _is_image(shape)
+        device, image = self._device, convolved(shape)
         self._negatives = negatives(by_default(shape) if self.negatives == "auto" else self.negatives, shape)
         augmentation("none" if self.augment == "auto" else self.augment, shape)
         spectral = spectral_by_default(self.loss)
@@ -151,7 +151,7 @@ class AdversarialDetector(Detector, ABC):
 
         augment = self.augment
         if augment == "auto":
-            augment = "brightness" if _is_image(shape) and len(kept) < _FEW else "none"
+            augment = "brightness" if convolved(shape) and len(kept) < _FEW else "none"
         game = AdversarialGame(
             self.discriminator,
             self.generator,
@@ -187,7 +187,7 @@ class AdversarialDetector(Detector, ABC):
     def _judge(self, held: Rows) -> Callable[[Game], float]:
         """How well the discriminator tells anomalies made of held-out rows: mean AUROC over their kinds."""
         normal = next(held.batches(200))
-        kind: Any = "image" if _is_image(tuple(held.shape)) else "table"
+        kind: Any = "image" if convolved(tuple(held.shape)) else "table"
         made = anomalies(normal, kind, 0.0, 1.0, torch.Generator().manual_seed(self.seed))
 
         def judge(game: Game) -> float:
@@ -308,6 +308,3 @@ def check_drawn(n: int, truncation: float) -> None:
             f"{truncation:g} came"
         )
 
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and min(shape[1:]) >= 6

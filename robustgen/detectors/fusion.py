@@ -17,12 +17,14 @@ from robustgen.detectors.base import Detector
 from robustgen.detectors.evidence import Evidence
 from robustgen.detectors.standardise import Scale
 from robustgen.errors import UsageError
+from robustgen.models.gan import convolved
 from robustgen.registry import suggestion
 from robustgen.training.descent import TrainingProgress
 
 Combine = Literal["harmonic", "fisher", "smallest", "deviations"]
 
 _TABLES = "knn,k-means clusters=20 smallest=0.03,gaussian-mixture,pca scores=likelihood"
+_IMAGES = "autoencoder,gan scores=discriminator+knn"
 
 
 @final
@@ -30,30 +32,33 @@ class FusionDetector(Detector):
     """What several detectors say together. Each is fitted on most training inputs, and its scores are turned into
     p-values by those of the rest (about a tenth; a third where there are few), then it is fitted again on all of them.
 
-    `members`: names of detectors, separated by commas, each followed by its options as NAME=VALUE, as in "knn k=3,pca".
+    `members`: names of detectors, separated by commas, each followed by its options as NAME=VALUE, as in "knn k=3,pca";
+    "auto": for images an autoencoder and a GAN's discriminator, else neighbours, clusters and two densities.
     `combine`: "harmonic" = log mean 1 / p (the harmonic mean p-value, Wilson 2019: a smooth form of the smallest),
     "fisher" = the sum of -log p (Fisher 1932), "smallest" = the largest -log p (Tippett 1931), "deviations" = the sum
-    of robust deviations from the held-out median. `refit`: False leaves out the second fit. The members get this seed.
-    Raises `UsageError` for members that do not exist.
+    of robust deviations from the held-out median; "auto" = deviations for the members that images get by "auto", else
+    harmonic. `refit`: False leaves out the second fit. The members get this seed. Raises `UsageError` for members that
+    do not exist.
     """
 
     scale: Scale = "none"  # each member has its own
 
     def __init__(
-        self, members: str = _TABLES, combine: Combine = "harmonic", refit: bool = True, seed: int = 0
+        self, members: str = "auto", combine: Combine | Literal["auto"] = "auto", refit: bool = True, seed: int = 0
     ) -> None:
         super().__init__()
-        if combine not in get_args(Combine):
-            raise UsageError(suggestion(combine, get_args(Combine), "combination"))
+        if combine not in (known := ("auto", *get_args(Combine))):
+            raise UsageError(suggestion(combine, known, "combination"))
         self.members, self.combine, self.refit, self.seed = members, combine, refit, seed
         made = self._made()
         self.differentiable = all(member.differentiable for member in made)
 
-    def _made(self) -> list[Detector]:
+    def _made(self, images: bool = False) -> list[Detector]:
         from robustgen.detectors.making import accepts, make
 
+        chosen = (_IMAGES if images else _TABLES) if self.members == "auto" else self.members
         made = []
-        for entry in self.members.split(","):
+        for entry in chosen.split(","):
             name, *pairs = entry.split() or [""]
             options: dict[str, Any] = {"seed": self.seed} if accepts(name, "seed") else {}
             for pair in pairs:
@@ -65,9 +70,12 @@ class FusionDetector(Detector):
         return made
 
     def _build(self, shape: tuple[int, ...]) -> None:
-        made = self._made()
+        images = convolved(shape)
+        made = self._made(images)
         for member in made:
             member.to(self._device)._prepare(shape)
+        by_shape: Combine = "deviations" if images and self.members == "auto" else "harmonic"
+        self.way: Combine = by_shape if self.combine == "auto" else self.combine
         self.parts = nn.ModuleList(made)
         self.evidence = nn.ModuleList(Evidence() for _ in made).to(self._device)
 
@@ -99,9 +107,9 @@ class FusionDetector(Detector):
     def joined(self, scores: Sequence[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
         """The score that belongs to the members' own, in their order."""
         evidence = [cast(Evidence, each) for each in self.evidence]
-        if self.combine == "deviations":
+        if self.way == "deviations":
             return torch.stack([e.deviations(score) for e, score in zip(evidence, scores, strict=True)]).sum(0)
-        return _COMBINED[self.combine](torch.stack([e(score) for e, score in zip(evidence, scores, strict=True)]))
+        return _COMBINED[self.way](torch.stack([e(score) for e, score in zip(evidence, scores, strict=True)]))
 
 
 _COMBINED: dict[str, Callable[[Tensor], Tensor]] = {

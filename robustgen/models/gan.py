@@ -19,6 +19,11 @@ _ALMOST_NONE = 0.01
 _SLOPE = 0.2  # of the leaky ReLUs of discriminators (Radford et al. 2016)
 
 
+def convolved(shape: tuple[int, ...]) -> bool:
+    """Whether inputs of `shape` are images (c, h, w) that the networks here see by convolutions."""
+    return len(shape) == 3 and min(shape[1:]) >= 6
+
+
 def sides(shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Heights and widths from those of images of `shape`, halved while both stay at least 3 and one is above 4."""
     found = [(shape[1], shape[2])]
@@ -62,7 +67,7 @@ class Discriminator(nn.Module):
         slope = _ALMOST_NONE if dense else _SLOPE
         norm: Callable[[nn.Module], nn.Module] = spectral_norm if spectral else lambda layer: layer
         layers: list[nn.Module] = []
-        if len(shape) == 3 and min(shape[1:]) >= 6 and pooled:
+        if convolved(shape) and pooled:
             self.size = 4 * width
             if shape[1] % 2 or shape[2] % 2:
                 layers.append(nn.ZeroPad2d((0, shape[2] % 2, 0, shape[1] % 2)))
@@ -72,7 +77,7 @@ class Discriminator(nn.Module):
             layers.insert(-4, nn.MaxPool2d(2))
             flat = 2 * width * ((shape[1] + 1) // 4) * ((shape[2] + 1) // 4)
             layers += [nn.Flatten(), norm(nn.Linear(flat, self.size)), nn.ReLU()]
-        elif len(shape) == 3 and min(shape[1:]) >= 6:
+        elif convolved(shape):
             places = sides(shape)[:3] if dense else sides(shape)
             channels = [shape[0], *widths_of(len(places) - 1, width)]
             for inputs, outputs in pairwise(channels):
@@ -144,7 +149,7 @@ class Generator(nn.Module):
         self.code, self.classes = code, classes
         given = code + classes
         layers: list[nn.Module] = []
-        if len(shape) == 3 and min(shape[1:]) >= 6:
+        if convolved(shape):
             places = sides(shape)[::-1]
             channels = [*widths_of(len(places) - 1, width)[::-1], shape[0]]
             layers += [nn.Linear(given, channels[0] * prod(places[0])), nn.Unflatten(1, (channels[0], *places[0]))]

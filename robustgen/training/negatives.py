@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
 
 from robustgen.errors import UsageError
+from robustgen.models.gan import convolved
 
 Corrupt = Callable[[Tensor, torch.Generator], Tensor]
 """(inputs (n, *shape), generator) -> as many spoilt inputs of the same shape."""
@@ -193,8 +194,7 @@ def negatives(names: str, shape: tuple[int, ...]) -> Corrupt | None:
     """
     if names == "none":
         return None
-    image = len(shape) == 3 and min(shape[1:]) >= 6
-    table, chosen = IMAGES if image else ROWS, names.split("+")
+    table, chosen = IMAGES if convolved(shape) else ROWS, names.split("+")
     for name in chosen:
         if name not in table:
             raise UsageError(

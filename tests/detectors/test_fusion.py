@@ -143,3 +143,29 @@ def test_far_inputs_still_differ(generator: torch.Generator) -> None:
 def test_auto_goes_by_the_shape_of_the_data() -> None:
     assert choice((7,)) == "fusion"
     assert choice((1, 28, 28)) == "autoencoder"
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "way"),
+    [
+        ((7,), ["KNNDetector", "KMeansDetector", "GaussianMixtureDetector", "PCADetector"], "harmonic"),
+        ((1, 28, 28), ["AutoencoderDetector", "GANDetector"], "deviations"),
+    ],
+)
+def test_members_go_by_the_shape_of_the_data(shape: tuple[int, ...], names: list[str], way: str) -> None:
+    detector = FusionDetector()
+    detector._prepare(shape)
+    assert [type(part).__name__ for part in detector.parts] == names
+    assert detector.way == way
+    named = FusionDetector("knn,pca", "fisher")
+    named._prepare(shape)
+    assert named.way == "fisher"
+
+
+def test_the_fusion_for_images_is_stored_and_adds_deviations(tmp_path: Path, generator: torch.Generator) -> None:
+    x = torch.rand(120, 1, 8, 8, generator=generator)
+    made = FusionDetector("autoencoder preset=fast,gan scores=discriminator+knn preset=fast steps=10", "deviations")
+    made.fit(x)
+    scores = [part.score(x) for part in made.parts]  # type: ignore[operator]
+    units = [each.deviations(own) for each, own in zip(made.evidence, scores, strict=True)]  # type: ignore[operator]
+    torch.testing.assert_close(made.score(x), units[0] + units[1])
