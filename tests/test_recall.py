@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustgen.recall import recalled
+from robustgen.recall import layers_of, recalled
 
 
 class Counted(nn.Module):
@@ -74,3 +74,49 @@ def test_a_failure_leaves_the_network_as_it_was() -> None:
     except RuntimeError:
         pass
     assert "forward" not in vars(network)
+
+
+class Deep(Counted):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.idle = nn.Linear(3, 3), nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.first(x).relu())
+
+
+def test_layers_come_from_the_same_pass_once_they_are_known_to_be_asked_for() -> None:
+    network, x, other, watched = Deep(), torch.rand(4, 3), torch.rand(4, 3), set[str]()
+    with recalled(network, watched):
+        network(x)
+        found = layers_of(network, ["first"], x)["first"]  # too late for the first pass
+        torch.testing.assert_close(found, network.first(x))
+        assert network.passes == 2
+        assert layers_of(network, ["first"], x)["first"] is found
+        network(other)
+        layers_of(network, ["first"], other)
+        assert network.passes == 3
+    with recalled(network, watched):
+        out = network(x)
+        again = layers_of(network, ["first"], x)["first"]
+        assert network.passes == 4
+        slope = torch.autograd.grad(out.sum() + again.sum(), network.first.bias)[0]  # one graph for both
+        assert network(x) is out
+    whole = network(x).sum() + network.first(x).sum()
+    torch.testing.assert_close(slope, torch.autograd.grad(whole, network.first.bias)[0])
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_layers_are_those_of_the_input_as_it_is_now() -> None:
+    network, x, watched = Deep(), torch.rand(4, 3), {"first"}
+    with recalled(network, watched):
+        before = layers_of(network, ["first"], x)["first"]
+        x += 1
+        assert not torch.equal(layers_of(network, ["first"], x)["first"], before)
+        hook = network.first.register_forward_hook(lambda module, given, made: 2 * made)
+        doubled = layers_of(network, ["first"], x)["first"]
+        hook.remove()
+        torch.testing.assert_close(doubled, 2 * layers_of(network, ["first"], x)["first"])
+    assert not layers_of(network, ["idle"], x)
+    with recalled(network):
+        assert not layers_of(network, ["idle"], x)

@@ -307,4 +307,3 @@ def check_drawn(n: int, truncation: float) -> None:
             f"at least 1 new input can be drawn, with a truncation from 0 to 1, but n={n} and truncation="
             f"{truncation:g} came"
         )
-

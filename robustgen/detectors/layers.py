@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustgen.data.rows import Rows
 from robustgen.detectors.neighbours import kept_rows
 from robustgen.errors import UsageError
+from robustgen.recall import layers_of
 from robustgen.registry import suggestion
 
 _MOST = 6  # layers taken where none is named
@@ -57,21 +58,11 @@ class Layers:
 
     def whole(self, x: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n ..."]]:
         """The same, with all their places."""
-        caught = dict[str, Tensor]()
-
-        def catch(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-            return lambda module, given, made: caught.__setitem__(name, made)
-
-        hooks = [self.network.get_submodule(name).register_forward_hook(catch(name)) for name in self.names]
-        try:
-            self.network(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        found = layers_of(self.network, self.names, x)
         for name in self.names:
-            if not isinstance(caught.get(name), Tensor):
+            if name not in found:
                 raise UsageError(f"layer {name!r} gives no tensor when the classifier runs: name another")
-        return [caught[name] for name in self.names]
+        return [found[name] for name in self.names]
 
 
 def _flat(made: Tensor) -> Tensor:

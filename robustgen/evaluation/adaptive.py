@@ -97,7 +97,7 @@ def rejection_of(guard: Guarded, draws: int = 1, score: Score | None = None) -> 
     clean = np.asarray(guard.calibration_scores, dtype=np.float64)
     low, high = np.quantile(clean, [0.25, 0.75]) if len(clean) else (0.0, 0.0)
     scale = float(high - low) / 2
-    sharing = partial(recalled, guard.classifier)
+    sharing = partial(recalled, guard.classifier, set[str]())
     return Rejection(score or guard.score, guard.threshold.value, scale if scale > 0 else 1.0, draws, sharing)
 
 

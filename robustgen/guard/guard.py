@@ -96,6 +96,7 @@ class Guard(nn.Module):
         self.across = Combine(across, len(grouped), None if shares is None else in_order(shares, grouped))
         self.single = len(everyone) == 1
         self._threshold = threshold
+        self._watched = set[str]()  # layers of the classifier that members have asked for
         self.calibration_scores: Array = np.zeros(0)
         if self.single:
             self._threshold = threshold or everyone[0].threshold
@@ -163,7 +164,7 @@ class Guard(nn.Module):
         parts: list[list[Tensor]] = []
         for start in range(0, len(rows), _AT_ONCE):
             x = source.read(rows[start : start + _AT_ONCE]).x.to(self.device)
-            with recalled(self.classifier):
+            with recalled(self.classifier, self._watched):
                 label = self.classifier(x).argmax(1)
                 parts.append([channel.scores(x, label) for channel in self.parts.values()])
             if progress is not None:
@@ -193,7 +194,7 @@ class Guard(nn.Module):
         `label`: the classes they are judged against, for members that know classes; None = those predicted. Raises
         `RobustgenError` before calibration.
         """
-        with recalled(self.classifier):
+        with recalled(self.classifier, self._watched):
             return self._joined(self.evidence(x, self.classifier(x).argmax(1) if label is None else label))
 
     def _joined(self, evidence: Mapping[str, Tensor]) -> Tensor:
@@ -202,7 +203,7 @@ class Guard(nn.Module):
         return found
 
     def forward(self, x: Float[Tensor, "n *shape"]) -> GuardOutput:
-        with recalled(self.classifier):
+        with recalled(self.classifier, self._watched):
             logits = self.classifier(x)
             score = self._joined(self.evidence(x, logits.argmax(1)))
         return GuardOutput(logits, score, self.accepts(score))
@@ -213,7 +214,7 @@ class Guard(nn.Module):
 
     def judge(self, x: Float[Tensor, "n *shape"]) -> GuardVerdicts:
         """Predicted classes, scores, p-values and verdicts."""
-        with torch.no_grad(), recalled(self.classifier):
+        with torch.no_grad(), recalled(self.classifier, self._watched):
             x = x.to(self.device)
             label = self.classifier(x).argmax(1)
             evidence = self.evidence(x, label)
