@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from robustgen.data.load import load
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.guard import Guard, GuardOutput
-from robustgen.guard.export import compare, export
+from robustgen.guard.export import Parity, _rounding, compare, export
 from robustgen.models.build import build
 
 
@@ -33,6 +34,30 @@ def test_differences_are_seen() -> None:
     other = compare(own, GuardOutput(logits, score + torch.tensor([0.0, 1.0]), torch.tensor([True, True])))
     assert other.score == pytest.approx(0.1)
     assert (other.decisions, other.holds) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("score", "rounding", "holds"),
+    [(9e-4, 0.0, True), (2e-3, 0.0, False), (2e-3, 1e-3, True), (2e-3, 4e-4, False), (2e-2, 1.0, False)],
+)
+def test_a_score_may_differ_by_what_rounding_does_to_the_guard_itself(
+    score: float, rounding: float, holds: bool
+) -> None:
+    assert Parity(10, 1e-6, score, 0, rounding).holds is holds
+    assert not Parity(10, 2e-3, 0.0, 0, rounding).holds  # of logits nothing more
+    assert not Parity(10, 0.0, 0.0, 1, rounding).holds
+
+
+@pytest.mark.parametrize(("offset", "low", "high"), [(0.0, 0.0, 1e-6), (1e5, 1e-4, 1e-2)])
+def test_the_rounding_of_a_score_is_what_double_precision_changes(offset: float, low: float, high: float) -> None:
+    class Summed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> GuardOutput:
+            score = (x.flatten(1).sum(1) + offset) - offset
+            return GuardOutput(x.flatten(1), score, score < 1)
+
+    x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    made: Any = Summed()
+    assert low <= _rounding(made, x, made(x)) <= high
 
 
 def test_a_program_that_does_something_else_is_not_kept(
