@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
-_FORM = 2  # of a stored block: a run that another form left half done begins anew
+_FORM = 3  # of a stored block: a run that another form left half done begins anew
 _SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
 
 

@@ -29,11 +29,20 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """None of them is the strongest against every detector: the worst case over all is what counts."""
 
+TARGETED: dict[str, dict[str, Any]] = {
+    "s-pgd": WAYS["s-pgd"],
+    "lagrangian-0.5": WAYS["lagrangian-0.5"],
+    "lagrangian-1": {"way": "lagrangian", "weight": 1.0, "slack": 2.0},
+}
+"""The ways towards one class. The last holds on to the label until its lead is two logits: a score that compares two
+answers of the classifier, as magnet's does, falls either when both go over to the class or when neither does.
+"""
+
 FAMILIES = {
     "s-pgd": Entry("", "PGD on the label until it is wrong, from there on the score (Bryniarski 2021)"),
     "lagrangian": Entry("", "PGD on a weighted sum of both unit gradients, weights 0.5 and 2"),
     "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
-    "multi-targeted": Entry("", "s-pgd and lagrangian-0.5 towards each of the likeliest wrong classes"),
+    "multi-targeted": Entry("", "s-pgd, lagrangian-0.5 and lagrangian-1 towards each of the likeliest wrong classes"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
     "carlini-wagner": Entry("", "Adam on weighted shortfalls of label and score, smallest change (Carlini 2017)"),
     "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
@@ -47,7 +56,7 @@ class Bundle:
     """How much each attack may spend on an input; one that takes 0 steps or queries is left out.
 
     `steps` for each of the ways of `WAYS` from each of `starts`, with `restarts`; `target_steps` towards each of the
-    `targets` likeliest wrong classes (None = all), by s-pgd and lagrangian-0.5; `match_steps` towards each
+    `targets` likeliest wrong classes (None = all), by the ways of `TARGETED`; `match_steps` towards each
     of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores,
     `boundary_queries` of verdicts by HopSkipJump (Linf and L2), from inputs of other classes that are accepted.
     `draws`: of a random score, averaged at every step. `carlini_steps` for each of `carlini_searches` pairs of weights
@@ -116,10 +125,10 @@ def members(
                     **settings,
                 )
     if bundle.target_steps:
-        for name in ("s-pgd", "lagrangian-0.5"):
+        for name, way in TARGETED.items():
             found[f"multi-targeted-{name}"] = EvadingPGD(
                 threat=threat,
-                objective=Evade(rejection, **WAYS[name]),
+                objective=Evade(rejection, **way),
                 steps=bundle.target_steps,
                 targets=1000 if bundle.targets is None else bundle.targets,
                 mode=mode,

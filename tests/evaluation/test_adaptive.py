@@ -102,7 +102,13 @@ def test_an_input_is_lost_exactly_where_a_legal_point_is_accepted_as_the_other_c
     is_true(Toy(), evasion, x, y)
 
 
-@pytest.mark.parametrize("name", ["s-pgd", "o-pgd", "lagrangian", "multi-targeted", "carlini-wagner"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("s-pgd", "o-pgd", "lagrangian", "multi-targeted", "carlini-wagner"),
+        *(f"multi-targeted-{way}" for way in ("s-pgd", "lagrangian-0.5", "lagrangian-1")),
+    ],
+)
 def test_every_member_alone_breaks_what_can_be_broken(name: str, generator: torch.Generator) -> None:
     x, y = near_the_border(50, generator)
     evasion = evade(Toy(), x, y, THREAT, bundle=longer(SHORT, 4), only=[name])
