@@ -24,7 +24,10 @@ DETECTORS = {
         "robustgen.detectors.isolation_forest:IsolationForestDetector",
         "how few random cuts set an input apart (no gradients)",
     ),
-    "fusion": Entry("robustgen.detectors.fusion:FusionDetector", "several detectors by their p-values: of tables by default densities, of images autoencoder and GAN"),
+    "fusion": Entry(
+        "robustgen.detectors.fusion:FusionDetector",
+        "several detectors in one: of tables four densities, of images autoencoder and GAN",
+    ),
     "autoencoder": Entry(
         "robustgen.detectors.autoencoder:AutoencoderDetector",
         "reconstruction and code of an autoencoder: dense, convolutional or residual",
