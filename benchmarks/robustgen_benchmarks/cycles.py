@@ -228,7 +228,7 @@ def emoji(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     rows = {"Twemoji": {"auroc": compared(read(detector, theirs), read(detector, ours))}}
     sys.stderr.write(f"{taken} {distance} {rows}\n")
     if given.pictures is not None:
-        shown = [("Twemoji", ours[:12]), ("as of Noto", made[:12]), ("Noto's of the same", theirs[:12])]
+        shown = [("Twemoji", ours[:12]), ("as of Noto", made[:12]), ("Noto's own", theirs[:12])]
         there = [("Noto", theirs[12:24]), ("as of Twemoji", to_other(detector, theirs[12:24]))]
         sheet(given.pictures / f"emoji_{seed}.png", shown + there)
     sizes = {"n_train": [len(noto), len(twemoji)], "n_test": len(theirs), "cpu_seconds": seconds}

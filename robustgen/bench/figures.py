@@ -47,7 +47,7 @@ METRICS = {
 
 
 SHORT = {
-    "success_worst": "worst case",
+    "success_worst": "worst",
     "success_oblivious": "oblivious",
     "success_adaptive": "adaptive",
     "robust_accuracy": "RA_D",
