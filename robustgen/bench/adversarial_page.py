@@ -26,7 +26,7 @@ _RANKED = (
     "worst_auroc",
 )
 _GLOSSARY = (
-    "Worst case, oblivious, adaptive: the share of attacked inputs that end with a wrong label and accepted, by any "
+    "Worst, oblivious, adaptive: the share of attacked inputs that end with a wrong label and accepted, by any "
     "attacker, by those who do not know the detector, and by those who do. Believed: masking checks passed, see "
     "below. RA_D: inputs for which no attack found a wrong label that is accepted; FC: of these, those also "
     "classified rightly and accepted unchanged. Useful: clean inputs classified rightly and accepted. Noise flagged: "
