@@ -219,11 +219,12 @@ def emoji(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     detector.fit(TensorDataset(both, label))
     seconds = time.process_time() - began
     made = purified(detector, ours)
-    taken = {name: float((predictions(network, x) == 0).double().mean()) for name, x in
-             {"Noto": theirs, "Twemoji": ours, "Twemoji as of Noto": made}.items()}  # fmt: skip
+    drawings_of = {"Noto": theirs, "Twemoji": ours, "Twemoji as of Noto": made}
+    taken = {name: float((predictions(network, x) == 0).double().mean()) for name, x in drawings_of.items()}
     distance = {
         f"{name}, from Noto's of the same": float((x - theirs).abs().mean())
-        for name, x in {"Twemoji": ours, "Twemoji as of Noto": made}.items()
+        for name, x in drawings_of.items()
+        if name != "Noto"
     }
     rows = {"Twemoji": {"auroc": compared(read(detector, theirs), read(detector, ours))}}
     sys.stderr.write(f"{taken} {distance} {rows}\n")

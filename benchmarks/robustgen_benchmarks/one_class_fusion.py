@@ -80,7 +80,7 @@ class Readings:
 
 def joined(fused: FusionDetector, combine: Combine, scores: list[Tensor]) -> Tensor:
     """What `fused` would make of its members' scores by another combination."""
-    fused.way = combine
+    fused.combined_by = combine
     return fused.joined(scores)
 
 

@@ -75,7 +75,7 @@ class FusionDetector(Detector):
         for member in made:
             member.to(self._device)._prepare(shape)
         by_shape: Combine = "deviations" if images and self.members == "auto" else "harmonic"
-        self.way: Combine = by_shape if self.combine == "auto" else self.combine
+        self.combined_by: Combine = by_shape if self.combine == "auto" else self.combine
         self.parts = nn.ModuleList(made)
         self.evidence = nn.ModuleList(Evidence() for _ in made).to(self._device)
 
@@ -107,9 +107,9 @@ class FusionDetector(Detector):
     def joined(self, scores: Sequence[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
         """The score that belongs to the members' own, in their order."""
         evidence = [cast(Evidence, each) for each in self.evidence]
-        if self.way == "deviations":
+        if self.combined_by == "deviations":
             return torch.stack([e.deviations(score) for e, score in zip(evidence, scores, strict=True)]).sum(0)
-        return _COMBINED[self.way](torch.stack([e(score) for e, score in zip(evidence, scores, strict=True)]))
+        return _COMBINED[self.combined_by](torch.stack([e(score) for e, score in zip(evidence, scores, strict=True)]))
 
 
 _COMBINED: dict[str, Callable[[Tensor], Tensor]] = {

@@ -146,26 +146,28 @@ def test_auto_goes_by_the_shape_of_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "names", "way"),
+    ("shape", "names", "combine"),
     [
         ((7,), ["KNNDetector", "KMeansDetector", "GaussianMixtureDetector", "PCADetector"], "harmonic"),
         ((1, 28, 28), ["AutoencoderDetector", "GANDetector"], "deviations"),
     ],
 )
-def test_members_go_by_the_shape_of_the_data(shape: tuple[int, ...], names: list[str], way: str) -> None:
+def test_members_go_by_the_shape_of_the_data(shape: tuple[int, ...], names: list[str], combine: str) -> None:
     detector = FusionDetector()
     detector._prepare(shape)
     assert [type(part).__name__ for part in detector.parts] == names
-    assert detector.way == way
+    assert detector.combined_by == combine
     named = FusionDetector("knn,pca", "fisher")
     named._prepare(shape)
-    assert named.way == "fisher"
+    assert named.combined_by == "fisher"
 
 
-def test_the_fusion_for_images_is_stored_and_adds_deviations(tmp_path: Path, generator: torch.Generator) -> None:
+def test_deviations_are_added_and_a_stored_fusion_says_the_same(generator: torch.Generator) -> None:
     x = torch.rand(120, 1, 8, 8, generator=generator)
-    made = FusionDetector("autoencoder preset=fast,gan scores=discriminator+knn preset=fast steps=10", "deviations")
-    made.fit(x)
+    options = "autoencoder preset=fast,gan scores=discriminator+knn preset=fast steps=10", "deviations"
+    made = FusionDetector(*options).fit(x)  # type: ignore[arg-type]
     scores = [part.score(x) for part in made.parts]  # type: ignore[operator]
     units = [each.deviations(own) for each, own in zip(made.evidence, scores, strict=True)]  # type: ignore[operator]
     torch.testing.assert_close(made.score(x), units[0] + units[1])
+    again = FusionDetector(*options).restore((1, 8, 8), made.state_dict())  # type: ignore[arg-type]
+    assert torch.equal(again.score(x), made.score(x))
