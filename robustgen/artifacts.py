@@ -142,19 +142,17 @@ def staged(
     created = _missing_parents(out)
     try:
         _claim(partial, fingerprint, keep)
-    except OSError as error:
-        _prune(created)
-        raise _unwritten(out, error) from error
-    try:
         yield partial
         _complete(partial, out)
     except BaseException as error:
         problem = _unwritten(out, error) if _is_of(error, partial) else error
-        # what the input or the settings made fail would fail again
-        if fingerprint is None or (isinstance(problem, RobustgenError) and not isinstance(problem, OutputError)):
-            shutil.rmtree(partial, ignore_errors=True)
-        elif _release(partial):
-            problem.add_note("what is done so far is kept, and the same command goes on from there")
+        if not _of_another(partial):
+            # what the input or the settings made fail would fail again
+            failed = isinstance(problem, RobustgenError) and not isinstance(problem, OutputError)
+            if fingerprint is None or failed:
+                shutil.rmtree(partial, ignore_errors=True)
+            elif _release(partial):
+                problem.add_note("what is done so far is kept, and the same command goes on from there")
         _prune(created)
         if problem is error:
             raise
@@ -185,9 +183,9 @@ def _claim(partial: Path, fingerprint: str | None, keep: str | None) -> None:
     try:
         owner.touch(exist_ok=False)
     except FileExistsError:
-        other, out = owner.read_text(), partial.with_name(partial.name[1:-8])
-        if _alive(other):
-            raise UsageError(f"another run (process {other}) is writing {out}: wait for it") from None
+        if _of_another(partial):
+            what = f"another run (process {owner.read_text()}) is writing {partial.with_name(partial.name[1:-8])}"
+            raise UsageError(f"{what}: wait for it") from None
     owner.write_text(str(os.getpid()))
     same = fingerprint is not None and known.is_file() and known.read_text() == fingerprint
     for path in partial.iterdir():
@@ -210,12 +208,14 @@ def _release(partial: Path) -> bool:
     return False
 
 
-def _alive(pid: str) -> bool:
+def _of_another(partial: Path) -> bool:
+    """Whether another process, one that is alive, is writing `partial`."""
     try:
-        os.kill(int(pid), 0)
+        owner = int((partial / _OWNER).read_text())
+        os.kill(owner, 0)
     except (OSError, ValueError, OverflowError) as error:
         return isinstance(error, PermissionError)
-    return int(pid) != os.getpid()
+    return owner != os.getpid()
 
 
 def _complete(partial: Path, out: Path) -> None:

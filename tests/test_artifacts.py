@@ -3,11 +3,17 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
 
+from robustgen import artifacts
 from robustgen.artifacts import (
     MANIFEST,
     TENSORS,
@@ -131,12 +137,51 @@ def test_an_existing_result_is_replaced_only_on_request_and_only_if_ours(artifac
         pass
 
 
+@pytest.mark.parametrize("fingerprint", [None, "same"])
+@pytest.mark.parametrize("function", [artifacts._claim, artifacts._complete])
+def test_an_interruption_at_any_line_leaves_nothing_or_all(
+    tmp_path: Path, function: Any, fingerprint: str | None
+) -> None:
+    out = tmp_path / "deep" / "out"
+    ended = []
+    for number in range(100):
+        lines = iter(range(number + 1))
+
+        def at_a_line(frame: FrameType, event: str, _: Any, lines: Iterator[int] = lines, last: int = number) -> Any:
+            if event == "call":
+                return at_a_line if frame.f_code is function.__code__ else None
+            if event == "line" and next(lines, None) == last:
+                raise KeyboardInterrupt
+            return at_a_line
+
+        before = sys.gettrace()
+        sys.settrace(at_a_line)
+        try:
+            with staged(out, fingerprint=fingerprint):
+                pass
+            ended.append("done")
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+        finally:
+            sys.settrace(before)
+        left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
+        assert left in ([], ["deep", "deep/out"]), number
+        shutil.rmtree(tmp_path / "deep", ignore_errors=True)
+        if ended[-1] == "done":
+            break
+    assert ended == ["interrupted"] * number + ["done"]
+    assert number > 4
+
+
 def test_two_runs_do_not_write_one_place(tmp_path: Path) -> None:
     out, partial = tmp_path / "out", tmp_path / ".out.partial"
     partial.mkdir()
     (partial / ".owner").write_text(str(os.getppid()))
-    with pytest.raises(UsageError, match="another run"), staged(out):
-        pass
+    (partial / "theirs").touch()
+    for fingerprint in (None, "same"):
+        with pytest.raises(UsageError, match="another run"), staged(out, fingerprint=fingerprint):
+            pass
+    assert (partial / "theirs").exists()
     (partial / ".owner").write_text("999999999")  # a process that is gone
     with staged(out):
         pass

@@ -5,14 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn, TextIO
 
 import typer
@@ -36,6 +32,7 @@ from robustgen_cli import (
     translate,
 )
 from robustgen_cli import list as list_command
+from robustgen_cli.interruption import Interrupted, Interruption
 from robustgen_cli.output import plain
 
 app = typer.Typer(
@@ -96,8 +93,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names that are not UTF-8 come out escaped
         sys.stdout.reconfigure(errors="backslashreplace")
+    interruption = Interruption()
     try:
-        with _signals(), warnings.catch_warnings():
+        with interruption, warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
                 app(prog_name="robustgen")
@@ -112,15 +110,13 @@ def main() -> None:
         hint = ": free some space" if error.errno == errno.ENOSPC else ""
         _end(error, f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{hint}", 1)
     except (Exception, Interrupted) as error:  # noqa: BLE001 - the last resort: never a traceback on the user's terminal
-        _end(error, *_explained(error))
+        _end(error, *(("interrupted", 130) if interruption.asked else _explained(error)))
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     if isinstance(error, RobustgenError):
         return str(error), error.exit_code
-    if isinstance(error, Interrupted):
-        return "interrupted", 130
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return "out of memory: use a smaller --batch-size or another --device", 1
     hint = "this is a fault in robustgen: set ROBUSTGEN_TRACEBACK=1, run again and report it"
@@ -133,30 +129,6 @@ def _end(error: BaseException, message: str, code: int) -> NoReturn:
     said = "; ".join([message, *getattr(error, "__notes__", ())])
     sys.stderr.write(f"robustgen: {plain(' '.join(said.split()))}\n")
     sys.exit(code)
-
-
-class Interrupted(BaseException):
-    """Ctrl-C, or the system asked the process to end. Not `KeyboardInterrupt`, of which Typer makes an end without
-    words.
-    """
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM as `Interrupted`, so that what is half done is cleared away."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show_warning(

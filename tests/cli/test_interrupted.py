@@ -233,6 +233,26 @@ def test_what_cannot_be_resumed_leaves_nothing(start: Start, tmp_path: Path, how
     assert names(tmp_path) == []
 
 
+IMPORTED = """
+import os, signal, time, robustgen.demo as demo
+def run(*args):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException: # as where a compiled module is imported
+        {}
+    time.sleep(60)
+demo.run = run
+"""
+
+
+@pytest.mark.parametrize("made_of_it", ["pass", "raise ImportError('initialization failed') from None"])
+def test_a_signal_in_the_middle_of_an_import_is_not_lost(start: Start, tmp_path: Path, made_of_it: str) -> None:
+    process = start(IMPORTED.format(made_of_it), "demo", "--data", "digits", "--out", "deep/out")
+    assert ended(process) == (130, "", "robustgen: interrupted\n")
+    assert names(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_a_reader_that_leaves_early(start: Start, world: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "many.npy", np.zeros((20_000, 1, 6, 6), np.float32))
