@@ -22,6 +22,10 @@ APART = ("pair-gan", "cycle-gan", *WATCHING)
 """Detectors of pairs, of two domains, or with a classifier: test_pair_gan and test_cycle_gan try the first two."""
 
 
+FUSED = {"members": "autoencoder epochs=8,gan scores=discriminator+knn steps=40 width=8", "combine": "deviations"}
+"""What a fusion is of images by default, in seconds instead of minutes."""
+
+
 class Linear2(nn.Module):
     """Two classes, logits (0, w.x + b): class 1 where w.x + b > 0.
 

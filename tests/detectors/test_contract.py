@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ from robustgen.models.load import LoadedModel
 from robustgen.testing import check_detector
 from robustgen.training.classifier import train
 from robustgen.training.descent import Recipe
-from toys import APART, small_cnn
+from toys import APART, FUSED, small_cnn
 
-QUICK = {
+QUICK: dict[str, dict[str, Any]] = {
     "k-means": {"clusters": 5},
     "isolation-forest": {"trees": 50},
     "simhash": {"epochs": 20},
@@ -39,6 +40,11 @@ QUICK = {
 }
 OF_IMAGES = {"style-gan"}
 
+
+def quick(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return FUSED if name == "fusion" and len(shape) == 3 else QUICK.get(name, {})
+
+
 # foreign images are none of the business of what judges labels alone: test_certified_gat tries it on rows
 ANY = [name for name in DETECTORS if name not in (*APART, "certified-gat")]
 
@@ -50,7 +56,7 @@ def test_every_registered_detector_keeps_the_contract(name: str, shape: tuple[in
         with pytest.raises(UsageError, match="needs images"):
             make(name, {}).fit(torch.rand(20, *shape))
         return
-    check_detector(lambda: make(name, QUICK.get(name, {})), shape)
+    check_detector(lambda: make(name, quick(name, shape)), shape)
 
 
 @pytest.mark.parametrize("network", ["convolutional", "residual"])
@@ -90,7 +96,7 @@ def test_a_score_is_differentiable_to_second_order_of_accuracy(name: str, genera
     shape = (1, 6, 6) if name in OF_IMAGES else (6,)
     x = torch.rand(100, *shape, generator=generator)
     y = torch.arange(100) % 2
-    made = make(name, QUICK.get(name, {}))
+    made = make(name, quick(name, shape))
     detector = made.fit(TensorDataset(x, y) if made.conditional else x).double()
     if not detector.differentiable:
         pytest.skip("its scores are steps")
@@ -130,7 +136,9 @@ def fitted() -> dict[str, CalibratedDetector]:
     judge = train(source, recipe=Recipe(epochs=4)).model  # its labels are mostly right: wrong ones are anomalies
     models = {"conditional-vae": judge, "conditional-gan": judge, "gat": judge}
     return {
-        name: CalibratedDetector.fit(name, source, fpr=0.05, options=QUICK.get(name, {}), model=models.get(name))
+        name: CalibratedDetector.fit(
+            name, source, fpr=0.05, options=quick(name, source.spec.shape), model=models.get(name)
+        )
         for name in ANY
     }
 

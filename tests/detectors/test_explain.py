@@ -17,7 +17,7 @@ from robustgen.detectors.parts import PARTS, View
 from robustgen.detectors.pca import PCADetector
 from robustgen.detectors.reconstruction import ReconstructionDetector
 from robustgen.errors import RobustgenError, UsageError
-from toys import APART
+from toys import APART, FUSED
 
 SHORT = {"autoencoder": {"epochs": 8}, "gan": {"steps": 40, "width": 8}, "gat": {"steps": 40, "width": 8}}
 QUICK = {name: next((options for kind, options in SHORT.items() if kind in name), {}) for name in DETECTORS}
@@ -62,7 +62,7 @@ def test_an_explanation_does_not_depend_on_the_batch_and_leaves_no_trace(name: s
         pytest.skip("it is for images")
     x = normal(shape)
     y = torch.arange(len(x)) % 2
-    made = make(name, QUICK[name])
+    made = make(name, FUSED if name == "fusion" and len(shape) == 3 else QUICK[name])
     label = y[:7] if made.conditional else None
     detector = made.fit(TensorDataset(x, y) if made.conditional else x).double()
     asked = x[:7].double().requires_grad_()
