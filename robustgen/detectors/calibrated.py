@@ -21,6 +21,7 @@ from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
 from robustgen.detectors.making import make
+from robustgen.detectors.mismatches import mismatches
 from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
 from robustgen.detectors.record import Recorded
 from robustgen.detectors.self_test import MOST, SelfTest, self_test
@@ -124,7 +125,14 @@ class CalibratedDetector:
             threshold=calibrate(scores, fpr),
             calibration_scores=np.sort(scores),
             raw=raw,
-            self_test=self_test(unfinished.score, held_out, source.spec.kind, source.spec.low, source.spec.high),
+            self_test=self_test(
+                unfinished.score,
+                held_out,
+                source.spec.kind,
+                source.spec.low,
+                source.spec.high,
+                mismatches=mismatches(detector, unfinished.score, None if model is None else model.network),
+            ),
             typical=None if features is None else typical(rows),
         )
 

@@ -28,7 +28,8 @@ from robustgen.training.game_plan import game_recipe, playing
 from robustgen.training.two_players import Game, GameRecipe, play
 
 SCORES = ("cycle", "critic", "other", "identity", "divergence")
-_LEVELS, _NOISE = 8, 0.05
+LEVELS, NOISE = 8, 0.05
+"""To so many levels a translation is brought, and so much noise put on it, before the way back of the cycle error."""
 _AT_ONCE = 256
 
 
@@ -102,7 +103,7 @@ class CycleGANDetector(Detector):
         if "divergence" in self.units.chosen and not self._classifier:
             raise UsageError("the score divergence asks a classifier: give one with --model (watch), or other scores")
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
-        self.register_buffer("noise", (_NOISE * noise).to(device))
+        self.register_buffer("noise", (NOISE * noise).to(device))
 
     def _recipe(self) -> GameRecipe:
         return game_recipe(
@@ -199,7 +200,7 @@ class CycleGANDetector(Detector):
         there were none.
         """
         made = self.translate(x, "other")
-        coarse = made + ((made * (_LEVELS - 1)).round() / (_LEVELS - 1) - made).detach()
+        coarse = made + ((made * (LEVELS - 1)).round() / (LEVELS - 1) - made).detach()
         return self.translate((coarse + self.noise.to(x.dtype)).clamp(0, 1))
 
     def _divergence(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from robustgen.registry import suggestion
 from robustgen.runtime import seeded
 from robustgen.training.descent import TrainingProgress
 from robustgen.training.game_plan import game_recipe, playing
-from robustgen.training.image_pairs import PairGame, mismatched
+from robustgen.training.image_pairs import PairGame, mismatched, moved
 from robustgen.training.two_players import Game, GameRecipe, play
 
 MATCHING = ("aware", "none")
@@ -157,6 +157,14 @@ class PairGANDetector(Detector):
             raise UsageError(f"pair-gan makes photos of conditions, but {to!r} was asked for")
         made: Tensor = self.generator(x[:, : self.channels])
         return made
+
+    def mismatched(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n c h w"]]:
+        """Pairs that do not fit: photos beside the condition of the pair before, and, where `reach` says that the two
+        lie on each other to the pixel, moved by two pixels to the right.
+        """
+        condition, photo = x[:, : self.channels], x[:, self.channels :]
+        made = {"other condition": torch.cat([condition.roll(1, 0), photo], 1)}
+        return made | ({"moved": torch.cat([condition, moved(photo, 3, 2)], 1)} if self.reach else {})
 
     def panel(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, " n"]]:
         """Every reading by itself and by name, chosen or not."""

@@ -1,12 +1,14 @@
 """Is a fitted score worth anything? It is tried on anomalies made from held-out normal inputs, with known answers.
 
-A score that is higher for normal inputs than for noise, or the same for all, is found here and not in use.
+A score that is higher for normal inputs than for noise, or the same for all, is found here and not in use; so is one
+that judges an input beside something else, a label or another picture, and does not notice what does not belong to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal, final
 
 import numpy as np
@@ -32,6 +34,10 @@ _PLURAL = {
     "far out": "rows with one column far out of its range",
     "scaled up": "rows three times as far from the middle",
     "uniform": "rows of uniform values",
+    "wrong label": "inputs under random wrong labels",
+    "runner-up": "inputs under the likeliest wrong label",
+    "other condition": "photos beside the condition of another",
+    "moved": "photos two pixels off their condition",
 }
 
 
@@ -56,16 +62,19 @@ def self_test(
     low: float = 0.0,
     high: float = 1.0,
     seed: int = 0,
+    mismatches: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
 ) -> SelfTest:
     """Try `score` on anomalies made from the normal inputs `x`, (n, *shape), of which `MOST` are used.
 
     Images, of values in [low, high]: noise, blank, one value, shuffled, pasted (Li et al. 2021), contrast, halves.
     Tables: columns permuted (Breiman 2001), one far out, all scaled up, uniform in the box of the normal rows.
+    `mismatches`: how the normal inputs are scored beside what is not theirs, by kind (see `detectors.mismatches`).
     """
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)[:MOST]]
     made = anomalies(x, kind, low, high, generator)
     scores = {name: _scored(score, z) for name, z in made.items()}
+    scores |= {name: _scored(beside, x) for name, beside in mismatches.items()}
     normal = _scored(score, x)
     found, warnings = dict[str, float](), list[str]()
     for name, values in scores.items():
@@ -74,7 +83,7 @@ def self_test(
         else:
             warnings.append(f"the score of {_PLURAL[name]} is NaN or infinite: inputs like these get no verdict")
     if len(normal) >= _LEAST and found:
-        warnings += _judged(normal, scores, found)
+        warnings += _judged(normal, scores, found, {*_GROSS, *mismatches})
     return SelfTest(len(normal), found, warnings)
 
 
@@ -90,8 +99,8 @@ def _scored(score: Callable[[Tensor], Tensor], x: Tensor) -> Array:
         return torch.cat([score(part) for part in x.split(100)]).double().cpu().numpy()
 
 
-def _judged(normal: Array, scores: dict[str, Array], found: dict[str, float]) -> list[str]:
-    """What is wrong, the worst alone if the score is worth nothing."""
+def _judged(normal: Array, scores: dict[str, Array], found: dict[str, float], plain: set[str]) -> list[str]:
+    """What is wrong, the worst alone if the score is worth nothing. `plain`: kinds that no score may miss."""
     hint = "check that the training data are normal inputs, train longer, or take another detector or score"
     everything = np.concatenate([normal, *(scores[name] for name in found)])
     _, counts = np.unique(everything, return_counts=True)
@@ -115,7 +124,7 @@ def _judged(normal: Array, scores: dict[str, Array], found: dict[str, float]) ->
             f"the score tells no kind of made-up anomaly from normal inputs (at best AUROC {found[best]:.2f}, for "
             f"{_PLURAL[best]}): {hint}"
         ]
-    blind = [name for name in found if name in below or (name in gross and found[name] < _USELESS)]
+    blind = [name for name in found if name in below or (name in plain and found[name] < _USELESS)]
     return [
         f"the score rates {_PLURAL[name]} as more normal than {100 * np.mean(normal > np.median(scores[name])):.0f} % "
         f"of normal inputs (AUROC {found[name]:.2f}): such inputs would pass; another detector or score may catch them"
