@@ -23,7 +23,7 @@ APART = ("pair-gan", "cycle-gan", *WATCHING)
 
 
 FUSED = {"members": "autoencoder epochs=8,gan scores=discriminator+knn steps=40 width=8", "combine": "deviations"}
-"""What a fusion is of images by default, in seconds instead of minutes."""
+"""What a fusion is of images by default, but for its second GAN, in seconds instead of minutes."""
 
 
 class Linear2(nn.Module):

@@ -39,6 +39,7 @@ from robustgen.training.two_players import Game, GameRecipe, play
 
 _WIDEST = 64  # directions of the discriminator's features that neighbours are looked for in
 _TIMES, _ROUNDS = 0.72, 12  # of the steps that one loss takes, and how often the players are judged
+_NETWORKS = ("strided", "pooled")
 _FEW = 1000  # training inputs below which real ones are varied
 
 
@@ -47,14 +48,17 @@ class AdversarialDetector(Detector, ABC):
     of an input. Subclasses bring the generator.
 
     `loss`: "hinge", "non-saturating" or "wasserstein"; `penalty`: of the gradient, None = by the loss (see
-    `training.gan`). `negatives`: corruptions of normal inputs that count as fakes, joined by "+" (see
+    `training.gan`). `network`: of the discriminator for images, "strided" (4 x 4 convolutions of stride 2, as in DCGAN;
+    "auto") or "pooled" (3 x 3 convolutions and pooling). `spectral`: whether its layers have spectral norms; None = all
+    but those with the loss "wasserstein", and those that judge images by the number for corrupted ones, which spectral
+    norms hold back. `negatives`: corruptions of normal inputs that count as fakes, joined by "+" (see
     `training.negatives`), "none", or "auto"; where there are any, the discriminator has a number for them apart, by
     which it then judges, and the game against the generator weighs `contest` in what it learns. `history`, `fence`,
-    `diversity`: see `AdversarialGame`. `augment`:
-    "brightness", "translation", "cutout" joined by "+", "none", or "auto": brightness for images where there are fewer
-    than 1,000. `code`: width of the generator's input; `width`: of the networks. `scores`: parts joined by "+" (see
-    `gan_parts`) or "auto". `preset`: how long to play, "fast", "default" or "best"; `steps`: turns of the generator
-    instead. About a tenth of the training inputs is held out: the round that best tells anomalies made of them is kept.
+    `diversity`: see `AdversarialGame`. `augment`: "brightness", "translation", "cutout" joined by "+", "none", or
+    "auto": brightness for images where there are fewer than 1,000. `code`: width of the generator's input; `width`: of
+    the networks. `scores`: parts joined by "+" (see `gan_parts`) or "auto". `preset`: how long to play, "fast",
+    "default" or "best"; `steps`: turns of the generator instead. About a tenth of the training inputs is held out: the
+    round that best tells anomalies made of them is kept.
     """
 
     discriminator: Discriminator
@@ -68,6 +72,8 @@ class AdversarialDetector(Detector, ABC):
         self,
         loss: str = "hinge",
         penalty: float | None = None,
+        network: str = "auto",
+        spectral: bool | None = None,
         negatives: str = "auto",
         contest: float = 0.2,
         history: float = 0.0,
@@ -86,6 +92,8 @@ class AdversarialDetector(Detector, ABC):
         super().__init__()
         if loss not in LOSSES:
             raise UsageError(suggestion(loss, LOSSES, "loss"))
+        if network not in ("auto", *_NETWORKS):
+            raise UsageError(suggestion(network, ("auto", *_NETWORKS), "network"))
         if min(code, width) < 1:
             raise UsageError(f"code and width must be at least 1, but {code} and {width} came")
         if penalty is not None and not (math.isfinite(penalty) and penalty >= 0):
@@ -97,6 +105,7 @@ class AdversarialDetector(Detector, ABC):
                 f"history is a share below 1 and fence a share above 0, but {history:g} and {fence:g} came"
             )
         self.loss: Loss = loss
+        self.network, self.spectral = network, spectral
         self.penalty, self.negatives, self.history, self.fence = penalty, negatives, history, fence
         if not (math.isfinite(diversity) and diversity >= 0):
             raise UsageError(f"diversity is a weight from 0 up, but {diversity:g} came")
@@ -123,10 +132,16 @@ class AdversarialDetector(Detector, ABC):
         device, image = self._device, convolved(shape)
         self._negatives = negatives(by_default(shape) if self.negatives == "auto" else self.negatives, shape)
         augmentation("none" if self.augment == "auto" else self.augment, shape)
-        spectral = spectral_by_default(self.loss)
+        judges = self._negatives is not None
+        if self.network != "auto" and not image:
+            raise UsageError(f"network={self.network} is for images from 6 x 6 up, but inputs have shape {shape}")
         with seeded(self.seed):
             self.discriminator = Discriminator(
-                shape, width=self.width, spectral=spectral, twofold=self._negatives is not None
+                shape,
+                width=self.width,
+                spectral=spectral_by_default(self.loss, judges and image) if self.spectral is None else self.spectral,
+                pooled=self.network == "pooled",
+                twofold=judges,
             ).to(device)
             self.generator = self._generator(shape).to(device)
             self.encoder = autoencoder("auto", shape, self.code).get_submodule("encoder").to(device)

@@ -24,7 +24,7 @@ from robustgen.training.descent import TrainingProgress
 Combine = Literal["harmonic", "fisher", "smallest", "deviations"]
 
 _TABLES = "knn,k-means clusters=20 smallest=0.03,gaussian-mixture,pca scores=likelihood"
-_IMAGES = "autoencoder,gan scores=discriminator+knn"
+_IMAGES = "autoencoder,gan scores=discriminator+knn,gan network=pooled scores=discriminator+knn"
 
 
 @final
@@ -33,7 +33,7 @@ class FusionDetector(Detector):
     p-values by those of the rest (about a tenth; a third where there are few), then it is fitted again on all of them.
 
     `members`: names of detectors, separated by commas, each followed by its options as NAME=VALUE, as in "knn k=3,pca";
-    "auto": for images an autoencoder and a GAN's discriminator, else neighbours, clusters and two densities.
+    "auto": for images an autoencoder and the discriminators of two GANs, else neighbours, clusters and two densities.
     `combine`: "harmonic" = log mean 1 / p (the harmonic mean p-value, Wilson 2019: a smooth form of the smallest),
     "fisher" = the sum of -log p (Fisher 1932), "smallest" = the largest -log p (Tippett 1931), "deviations" = the sum
     of robust deviations from the held-out median; "auto" = deviations for the members that images get by "auto", else
@@ -106,10 +106,17 @@ class FusionDetector(Detector):
 
     def joined(self, scores: Sequence[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
         """The score that belongs to the members' own, in their order."""
-        evidence = [cast(Evidence, each) for each in self.evidence]
-        if self.combined_by == "deviations":
-            return torch.stack([e.deviations(score) for e, score in zip(evidence, scores, strict=True)]).sum(0)
-        return _COMBINED[self.combined_by](torch.stack([e(score) for e, score in zip(evidence, scores, strict=True)]))
+        return joined(self.combined_by, [evidence for _, evidence in self._pairs()], scores)
+
+
+def joined(
+    combine: Combine, evidence: Sequence[Evidence], scores: Sequence[Float[Tensor, " n"]]
+) -> Float[Tensor, " n"]:
+    """Scores of several detectors, each with what is known of it, as one."""
+    pairs = zip(evidence, scores, strict=True)
+    if combine == "deviations":
+        return torch.stack([each.deviations(score) for each, score in pairs]).sum(0)
+    return _COMBINED[combine](torch.stack([each(score) for each, score in pairs]))
 
 
 _COMBINED: dict[str, Callable[[Tensor], Tensor]] = {

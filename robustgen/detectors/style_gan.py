@@ -25,6 +25,8 @@ class StyleGANDetector(AdversarialDetector):
         self,
         loss: str = "hinge",
         penalty: float | None = None,
+        network: str = "auto",
+        spectral: bool | None = None,
         negatives: str = "auto",
         contest: float = 0.2,
         history: float = 0.0,
@@ -43,6 +45,8 @@ class StyleGANDetector(AdversarialDetector):
         super().__init__(
             loss,
             penalty,
+            network,
+            spectral,
             negatives,
             contest,
             history,

@@ -32,9 +32,11 @@ def penalty_by_default(loss: Loss) -> float:
     return {"hinge": 0.0, "non-saturating": 1.0, "wasserstein": 10.0}[loss]
 
 
-def spectral_by_default(loss: Loss) -> bool:
-    """Spectral norms, except where the gradient penalty is there to do their work."""
-    return loss != "wasserstein"
+def spectral_by_default(loss: Loss, judges_images: bool) -> bool:
+    """Spectral norms, except where the gradient penalty is there to do their work, or where the discriminator judges
+    corrupted images, which it does better without.
+    """
+    return loss != "wasserstein" and not judges_images
 
 
 def critic_terms(loss: Loss, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from robustgen.detectors.auto import choice
 from robustgen.detectors.evidence import Evidence
 from robustgen.detectors.fusion import FusionDetector
+from robustgen.detectors.gan import GANDetector
 from robustgen.detectors.making import make
 from robustgen.errors import UsageError
 from robustgen.metrics import auroc
@@ -149,7 +150,7 @@ def test_auto_goes_by_the_shape_of_the_data() -> None:
     ("shape", "names", "combine"),
     [
         ((7,), ["KNNDetector", "KMeansDetector", "GaussianMixtureDetector", "PCADetector"], "harmonic"),
-        ((1, 28, 28), ["AutoencoderDetector", "GANDetector"], "deviations"),
+        ((1, 28, 28), ["AutoencoderDetector", "GANDetector", "GANDetector"], "deviations"),
     ],
 )
 def test_members_go_by_the_shape_of_the_data(shape: tuple[int, ...], names: list[str], combine: str) -> None:
@@ -157,6 +158,8 @@ def test_members_go_by_the_shape_of_the_data(shape: tuple[int, ...], names: list
     detector._prepare(shape)
     assert [type(part).__name__ for part in detector.parts] == names
     assert detector.combined_by == combine
+    gans = [part for part in detector.parts if isinstance(part, GANDetector)]
+    assert [part.network for part in gans] == ["auto", "pooled"][: len(gans)]
     named = FusionDetector("knn,pca", "fisher")
     named._prepare(shape)
     assert named.combined_by == "fisher"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from robustgen.detectors.adversarial import AdversarialDetector
 from robustgen.detectors.gan import GANDetector
@@ -135,10 +138,44 @@ def test_other_losses_and_options_work(loss: str) -> None:
     assert torch.isfinite(detector.score(bars(3))).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "norms"),
+    [
+        ({}, False),  # it judges by the number for corrupted inputs
+        ({"negatives": "none"}, True),
+        ({"negatives": "none", "loss": "wasserstein"}, False),
+        ({"spectral": True}, True),
+        ({"negatives": "none", "spectral": False}, False),
+        ({"spectral": True, "network": "pooled"}, True),
+    ],
+)
+def test_spectral_norms_are_where_the_discriminator_only_plays(options: dict[str, Any], norms: bool) -> None:
+    detector = GANDetector(steps=1, width=4, **options).fit(bars(20))
+    layers = [layer for layer in detector.discriminator.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert [is_parametrized(layer) for layer in layers] == [norms] * len(layers)
+
+
+def test_spectral_norms_are_where_tables_are_judged() -> None:
+    detector = GANDetector(steps=1, width=4).fit(torch.rand(40, 3))
+    assert all(is_parametrized(layer) for layer in detector.discriminator.modules() if isinstance(layer, nn.Linear))
+
+
+def test_the_discriminator_has_the_layers_that_are_asked_for() -> None:
+    kernels = {
+        network: {layer.kernel_size for layer in detector.discriminator.modules() if isinstance(layer, nn.Conv2d)}
+        for network in ("auto", "strided", "pooled")
+        for detector in (GANDetector(steps=1, width=4, network=network).fit(bars(20)),)
+    }
+    assert kernels == {"auto": {(4, 4)}, "strided": {(4, 4)}, "pooled": {(3, 3)}}
+    with pytest.raises(UsageError, match="pooled is for images"):
+        GANDetector(steps=1, network="pooled").fit(torch.rand(20, 4))
+
+
 @pytest.mark.parametrize("kind", [GANDetector, StyleGANDetector])
 def test_bad_options_are_refused(kind: type[AdversarialDetector]) -> None:
     wrong = (
         {"loss": "hing"},
+        {"network": "dense"},
         {"penalty": -1.0},
         {"history": 1.0},
         {"fence": 0.0},
