@@ -22,7 +22,7 @@ MOST = 200
 
 _GROSS = ("noise", "far out", "scaled up")  # no score may miss these; a texture shuffled may well be normal
 _BLIND, _USELESS, _LEAST = 0.5, 0.6, 10
-_PLURAL = {
+PLURAL = {
     "noise": "uniform noise",
     "blank": "blank images",
     "constant": "images of one value",
@@ -39,6 +39,7 @@ _PLURAL = {
     "other condition": "photos beside the condition of another",
     "moved": "photos two pixels off their condition",
 }
+"""What each kind of made-up anomaly is, by its name."""
 
 
 @final
@@ -81,7 +82,7 @@ def self_test(
         if np.isfinite(values).all():
             found[name] = auroc(normal, values).value
         else:
-            warnings.append(f"the score of {_PLURAL[name]} is NaN or infinite: inputs like these get no verdict")
+            warnings.append(f"the score of {PLURAL[name]} is NaN or infinite: inputs like these get no verdict")
     if len(normal) >= _LEAST and found:
         warnings += _judged(normal, scores, found, {*_GROSS, *mismatches})
     return SelfTest(len(normal), found, warnings)
@@ -116,17 +117,17 @@ def _judged(normal: Array, scores: dict[str, Array], found: dict[str, float], pl
     if 2 * len(below) > len(found) or (gross and set(gross) <= set(below)):
         return [
             f"the score looks inverted: {len(below)} of {len(found)} kinds of made-up anomalies score lower than "
-            f"normal inputs (AUROC {found[worst]:.2f} for {_PLURAL[worst]}): {hint}"
+            f"normal inputs (AUROC {found[worst]:.2f} for {PLURAL[worst]}): {hint}"
         ]
     if max(found.values()) < _USELESS:
         best = max(found, key=lambda name: found[name])
         return [
             f"the score tells no kind of made-up anomaly from normal inputs (at best AUROC {found[best]:.2f}, for "
-            f"{_PLURAL[best]}): {hint}"
+            f"{PLURAL[best]}): {hint}"
         ]
     blind = [name for name in found if name in below or (name in plain and found[name] < _USELESS)]
     return [
-        f"the score rates {_PLURAL[name]} as more normal than {100 * np.mean(normal > np.median(scores[name])):.0f} % "
+        f"the score rates {PLURAL[name]} as more normal than {100 * np.mean(normal > np.median(scores[name])):.0f} % "
         f"of normal inputs (AUROC {found[name]:.2f}): such inputs would pass; another detector or score may catch them"
         for name in blind
     ]

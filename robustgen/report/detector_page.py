@@ -14,7 +14,7 @@ from robustgen.detectors.codes import Codec, Mixer, Sampler, as_codec
 from robustgen.detectors.cycle_gan import LEVELS, NOISE, CycleGANDetector
 from robustgen.detectors.pair_gan import PairGANDetector
 from robustgen.detectors.record import Recorded
-from robustgen.detectors.self_test import MOST, anomalies
+from robustgen.detectors.self_test import MOST, PLURAL, anomalies
 from robustgen.evaluation.compression import unit
 from robustgen.evaluation.encoding import encode
 from robustgen.evaluation.sampling import draw, mix
@@ -107,7 +107,7 @@ def _self_test(detector: CalibratedDetector, source: Source, seed: int) -> list[
     blocks: list[Block] = []
     tested, raw = detector.self_test, detector.raw
     if tested is not None and tested.auroc:
-        rows = [(kind, f"{value:.3f}") for kind, value in tested.auroc.items()]
+        rows = [(PLURAL.get(kind, kind), f"{value:.3f}") for kind, value in tested.auroc.items()]
         blocks.append(
             Table(
                 ("made of held-out inputs", "AUROC"),
