@@ -131,7 +131,7 @@ class CalibratedDetector:
                 source.spec.kind,
                 source.spec.low,
                 source.spec.high,
-                mismatches=mismatches(detector, unfinished.score, None if model is None else model.network),
+                mismatches=mismatches(detector, unfinished.score, None if model is None else model.network, held_out),
             ),
             typical=None if features is None else typical(rows),
         )

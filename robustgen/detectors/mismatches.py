@@ -27,11 +27,17 @@ class Paired(Protocol):
 
 
 def mismatches(
-    detector: Detector, score: Score, classify: Callable[[Tensor], Tensor] | None, seed: int = 0
+    detector: Detector,
+    score: Score,
+    classify: Callable[[Tensor], Tensor] | None,
+    x: Float[Tensor, "n *shape"],
+    seed: int = 0,
 ) -> dict[str, Scored]:
     """How `detector`, which scores as `score`, rates normal inputs under labels other than those that `classify`
     (inputs -> logits) gives them ("wrong label": random ones; "runner-up": the next likeliest), or, if its inputs are
     pairs, halves of different pairs. Empty for a detector that judges inputs by themselves, or without a classifier.
+
+    `x`: the normal inputs. Labels are of those that they get: of others the detector may know nothing.
     """
     if isinstance(detector, Paired):
         pairs = detector.mismatched
@@ -39,22 +45,27 @@ def mismatches(
         def paired(kind: str) -> Scored:
             return lambda x: score(pairs(x)[kind], None)
 
-        return {kind: paired(kind) for kind in pairs(detector.typical[None])}
+        return {kind: paired(kind) for kind in pairs(x[:1])}
     if not detector.conditional or classify is None:
         return {}
     network = classify
+    with torch.no_grad():
+        known = network(x).argmax(1).unique()
+    if len(known) < 2:
+        return {}
 
-    def labelled(label_of: Callable[[Tensor], Tensor]) -> Scored:
-        return lambda x: score(x, label_of(network(x)))
+    def labelled(label_of: Callable[[Tensor, Tensor, int], Tensor]) -> Scored:
+        return lambda x: score(x, label_of(network(x), known, seed))
 
-    return {"wrong label": labelled(lambda logits: _wrong(logits, seed)), "runner-up": labelled(_runner_up)}
-
-
-def _runner_up(logits: Float[Tensor, "n classes"]) -> Int64[Tensor, " n"]:
-    return logits.topk(2, dim=1).indices[:, 1]
+    return {"wrong label": labelled(_wrong), "runner-up": labelled(_runner_up)}
 
 
-def _wrong(logits: Float[Tensor, "n classes"], seed: int) -> Int64[Tensor, " n"]:
-    random, classes = torch.Generator().manual_seed(seed), logits.shape[1]
-    steps = torch.randint(1, classes, (len(logits),), generator=random).to(logits.device)
-    return (logits.argmax(1) + steps) % classes
+def _runner_up(logits: Float[Tensor, "n classes"], known: Int64[Tensor, " k"], seed: int) -> Int64[Tensor, " n"]:
+    others = logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf)
+    return known[others[:, known].argmax(1)]
+
+
+def _wrong(logits: Float[Tensor, "n classes"], known: Int64[Tensor, " k"], seed: int) -> Int64[Tensor, " n"]:
+    random, place = torch.Generator().manual_seed(seed), torch.searchsorted(known, logits.argmax(1))
+    steps = torch.randint(1, len(known), (len(logits),), generator=random).to(logits.device)
+    return known[(place + steps) % len(known)]
