@@ -13,7 +13,7 @@ from robustgen.errors import RobustgenError
 from robustgen.training import monitor
 from robustgen.training.two_players import Round
 
-_JUDGED = "made-up anomalies, AUROC"
+_JUDGED = "anomalies it was judged by, AUROC"
 
 
 @final

@@ -40,8 +40,8 @@ def warnings(history: Sequence[Round]) -> list[str]:
     judged = [r.judged for r in history if r.judged is not None]
     if judged and max(judged) < _BLIND:
         found.append(
-            f"no round told made-up anomalies from held-out inputs (AUROC {max(judged):.2f} at best): train longer, or "
-            "take another detector"
+            f"no round told the anomalies it was judged by from held-out inputs (AUROC {max(judged):.2f} at best): "
+            "train longer, or take another detector"
         )
     return found
 
@@ -55,7 +55,7 @@ def verdict(history: Sequence[Round]) -> str:
     late = history[-_LATE:]
     words = [f"round {best + 1} of {len(history)} kept"]
     if judged[best] >= 0:
-        words.append(f"AUROC {judged[best]:.3f} on made-up anomalies (last round {judged[-1]:.3f})")
+        words.append(f"AUROC {judged[best]:.3f} on the anomalies it was judged by (last round {judged[-1]:.3f})")
     for name, what in (("told apart", "fakes told apart"), ("variety", "variety of fakes")):
         value = _mean(late, name)
         if value is not None:

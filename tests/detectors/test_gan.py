@@ -116,7 +116,7 @@ def test_it_says_how_training_went(gan: GANDetector) -> None:
     assert "of 6 kept" in gan.record.verdict()
     assert isinstance(gan.record.warnings(), list)
     course = gan.record.course()
-    assert set(course) == {"told apart", "variety", "made-up anomalies, AUROC"}
+    assert set(course) == {"told apart", "variety", "anomalies it was judged by, AUROC"}
     assert all(len(values) == 6 for values in course.values())
     restored = GANDetector(**gan.config).restore((1, 12, 12), gan.state_dict())
     assert restored.record.verdict() == gan.record.verdict()

@@ -238,6 +238,6 @@ def test_the_monitor_says_what_went_wrong() -> None:
 def test_the_verdict_names_the_round_that_was_kept() -> None:
     history = [Round({"told apart": 0.7}, value) for value in (0.99, 0.5, 0.8, 0.6)]
     said = monitor.verdict(history)  # the first half does not count
-    assert said.startswith("round 3 of 4 kept, AUROC 0.800 on made-up anomalies (last round 0.600)")
+    assert said.startswith("round 3 of 4 kept, AUROC 0.800 on the anomalies it was judged by (last round 0.600)")
     assert "fakes told apart 70%" in said
     assert monitor.verdict([]) == "no round was played"
