@@ -12,6 +12,7 @@ from PIL import Image
 
 from robustgen.detectors import DETECTORS
 from robustgen.registry import Entry
+from toys import GaussianDetector
 
 Run = Callable[..., Any]
 
@@ -19,7 +20,7 @@ Run = Callable[..., Any]
 @pytest.fixture
 def gaussian(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a generative detector in closed form."""
-    monkeypatch.setitem(DETECTORS, "gaussian", Entry("toys:GaussianDetector", "a toy"))
+    monkeypatch.setitem(DETECTORS, "gaussian", Entry(f"toys:{GaussianDetector.__name__}", "a toy"))
     return "gaussian"
 
 
