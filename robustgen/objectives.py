@@ -176,6 +176,20 @@ class Rejection:
         scores = torch.stack([self.score(x, label) for _ in range(self.draws)])
         return scores.mean(0), (scores.detach().double() <= self.threshold).double().mean(0) >= 0.5
 
+    def where(
+        self, needed: Bool[Tensor, " n"], x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        """The same of the rows `needed` alone, whatever the others are; those get 0, and are not accepted."""
+        if bool(needed.all()):
+            return self(x, label)
+        row = needed.nonzero()[:, 0]
+        score, accepted = x.new_zeros(len(x)), torch.zeros_like(needed)
+        if len(row):
+            found, accepts = self(x[row], label[row])
+            score = score.to(found.dtype).index_put((row,), found)
+            accepted[row] = accepts
+        return score, accepted
+
     def excess(self, score: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """How far scores lie above the threshold, in units of `scale`; no gradient."""
         return torch.nan_to_num((score.detach() - self.threshold) / self.scale, nan=1e30, posinf=1e30, neginf=-1e30)
@@ -225,7 +239,9 @@ class Evade:
             predicted = logits.argmax(1)
             wrong = predicted != label
             lead = margin(logits, label) if target is None else -margin(logits, target)
-            score, accepted = self.rejection(x, predicted if target is None else torch.where(wrong, predicted, target))
+            beside = predicted if target is None else torch.where(wrong, predicted, target)
+            whole = x.requires_grad and self.way != "selective"  # elsewhere the score of a right label plays no part
+            score, accepted = self.rejection.where(wrong | whole, x, beside)
         rank = ranked(wrong, lead, self.rejection.excess(score))
         if x.requires_grad:
             rank = steered(rank, self._direction(lead, score, x), x)
@@ -274,7 +290,8 @@ class VerdictOnly:
     ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
         with torch.no_grad(), self.rejection.sharing():
             predicted = model(x).argmax(1)
-            wrong, accepted = predicted != y, self.rejection(x, predicted)[1]
+            wrong = predicted != y
+            accepted = self.rejection.where(wrong, x, predicted)[1]
         return wrong.to(x.dtype) + (wrong & accepted), wrong & accepted
 
 

@@ -108,6 +108,31 @@ def test_a_wrong_label_ranks_above_a_right_one_and_then_the_score_counts() -> No
     assert torch.equal(achieved, same)
 
 
+@pytest.mark.parametrize("way", ["selective", "orthogonal", "lagrangian"])
+def test_the_detector_is_asked_only_where_its_answer_counts(way: Any, generator: torch.Generator) -> None:
+    """Beside a right label it never does for a verdict, and for a step only on the ways that use both gradients."""
+    asked: list[int] = []
+
+    def counted(x: Tensor, label: Tensor) -> Tensor:
+        asked.append(len(x))
+        return second(x, label)
+
+    x = torch.rand(50, 2, generator=generator)
+    label = torch.zeros(50, dtype=torch.int64)
+    wrong = int((sides(x).argmax(1) != 0).sum())
+    assert 0 < wrong < 50
+    whole = [Evade(Rejection(second, 0.1), way)(sides, x[i : i + 1], label[:1]) for i in range(50)]
+    for objective in (VerdictOnly(Rejection(counted, 0.1)), Evade(Rejection(counted, 0.1), way)):
+        _, achieved = objective(sides, x, label)
+        assert asked.pop() == wrong
+        assert torch.equal(achieved, torch.cat([found for _, found in whole]))
+    value, achieved = Evade(Rejection(counted, 0.1), way)(sides, x.clone().requires_grad_(), label)
+    assert asked.pop() == (wrong if way == "selective" else 50)
+    assert torch.equal(value.detach(), torch.cat([value for value, _ in whole]))
+    VerdictOnly(Rejection(counted, 0.1))(sides, x[sides(x).argmax(1) == 0], label[: 50 - wrong])
+    assert not asked
+
+
 def test_ranks_tell_far_scores_apart_and_take_infinite_ones() -> None:
     excess = torch.tensor([1e6, 1.001e6, 1e30, -1e30, -2.0, 0.0])
     rank = ranked(torch.ones(6, dtype=torch.bool), torch.zeros(6), excess)

@@ -42,6 +42,7 @@ from robustgen.metrics import auroc
 from robustgen.models.autoencoder import autoencoder
 from robustgen.runtime import seeded
 from robustgen.training.descent import Recipe, descend
+from robustgen_benchmarks import pyod_peers
 from robustgen_benchmarks.results_file import ResultsFile
 
 FULL, CODE = 96, 100
@@ -169,6 +170,16 @@ def pyod(name: str) -> Method:
     return run
 
 
+def pyod_gan(name: str) -> Method:
+    """One of PyOD's generative adversarial networks with its own defaults, on flattened images; they have no map."""
+
+    def run(x: Tensor, test: Tensor, seed: int) -> dict[str, Found]:
+        scores = pyod_peers.fitted(name, x.flatten(1).numpy(), seed)(test.flatten(1).numpy())
+        return {"": Found(torch.from_numpy(np.asarray(scores)), None)}
+
+    return run
+
+
 def measure(
     found: Found, labels: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], classes: list[str]
 ) -> dict[str, Any]:
@@ -236,6 +247,7 @@ def main() -> None:
         "style-gan": ours("style-gan", {}),
         "AE-L2": published("l2", **training),
         "AE-SSIM": published("ssim", **training),
+        **{f"PyOD {name}": pyod_gan(name) for name in ("ALAD", "SO_GAAL", "MO_GAAL")},  # AnoGAN takes hours
     }
     command = (
         f"python -m robustgen_benchmarks.defects --seeds {given.seeds} --size {given.size} --epochs {given.epochs} "

@@ -6,7 +6,8 @@ likelihood one VAE is fitted and all of its scores are read; the default autoenc
 
 Detectors that need more get it: `conditional-gan` and `gat` the labels in training and a classifier's answers in use,
 `pair-gan` every image below its edge map, `cycle-gan` the classifier and, as the other domain, what PGD (Linf 0.1)
-makes against it of a third of the images; its readings are told one by one.
+makes against it of a third of the images; its readings are told one by one. `PyOD:NAME` is a peer with its own
+defaults, on flattened images.
 
     export ROBUSTGEN_EXTRA_DATA=FOLDER  # with mnist/mnist.npz (x_test) and omniglot/*.npz (images)
     python -m robustgen_benchmarks.out_of_distribution --data fashion-mnist --out out_of_distribution.json
@@ -38,6 +39,7 @@ from robustgen.detectors.making import accepts, make
 from robustgen.detectors.vae import VAEDetector
 from robustgen.metrics import auroc
 from robustgen.models.likelihoods import LIKELIHOODS
+from robustgen_benchmarks import pyod_peers
 from robustgen_benchmarks.cycles import EPS, attacked
 from robustgen_benchmarks.one_class import images
 from robustgen_benchmarks.results_file import ResultsFile
@@ -120,15 +122,25 @@ def fitted(name: str, options: dict[str, Any], training: Training) -> tuple[Dete
     return detector.fit(x), detector.score
 
 
+def pyod_fitted(name: str, x: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    """How PyOD's detector `name`, fitted on flattened images with its own defaults, scores images."""
+    score = pyod_peers.fitted(name, x.flatten(1).numpy(), seed)
+    return lambda part: torch.from_numpy(np.asarray(score(part.flatten(1).numpy()), dtype=np.float64))
+
+
 def measure(
     name: str, seed: int, training: Training, test: Tensor, others: dict[str, Tensor], given: argparse.Namespace
 ) -> dict[str, Any]:
     """Every score of one detector against every kind, and the CPU seconds of the fit and of the default's scores."""
     kind, _, likelihood = name.partition(":")
-    options = {"likelihood": likelihood} if likelihood else {}
-    options |= ({"epochs": given.epochs} if accepts(kind, "epochs") else {}) | {"seed": seed}
     began = time.process_time()
-    detector, score_of = fitted(kind, options, training)
+    detector: Detector | None = None
+    if kind == "PyOD":
+        score_of = pyod_fitted(likelihood, training.x, seed)
+    else:
+        options = {"likelihood": likelihood} if likelihood else {}
+        options |= ({"epochs": given.epochs} if accepts(kind, "epochs") else {}) | {"seed": seed}
+        detector, score_of = fitted(kind, options, training)
     fit = time.process_time() - began
     began = time.process_time()
     found = apart(lambda part: {"default": score_of(part)}, test, others)

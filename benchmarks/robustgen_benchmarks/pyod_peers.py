@@ -33,18 +33,27 @@ GANS = {"ALAD": "alad", "AnoGAN": "anogan", "SO_GAAL": "so_gaal", "MO_GAAL": "mo
 """Their generative adversarial networks, for where they are asked for: slow, and without a seed of their own."""
 
 
-def pyod(name: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any], int], npt.NDArray[Any]]:
-    """(rows to fit, rows to test, seed) -> the scores of PyOD's detector `name`, seeded where it can be."""
-    kind: Any = getattr(import_module(f"pyod.models.{(PYOD | MORE | GANS)[name]}"), name)
+Scores = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
-    def run(train: npt.NDArray[Any], test: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
-        given: dict[str, Any] = {"random_state": seed, "n_features": train.shape[1], "verbose": 0}
-        wanted = inspect.signature(kind.__init__).parameters
-        torch.manual_seed(seed)  # some draw from the global generators alone
-        np.random.seed(seed)  # noqa: NPY002
+
+def fitted(name: str, train: npt.NDArray[Any], seed: int) -> Scores:
+    """Rows to test -> the scores of PyOD's detector `name` fitted on the rows `train`, seeded where it can be."""
+    kind: Any = getattr(import_module(f"pyod.models.{(PYOD | MORE | GANS)[name]}"), name)
+    given: dict[str, Any] = {"random_state": seed, "n_features": train.shape[1], "verbose": 0}
+    wanted = inspect.signature(kind.__init__).parameters
+    torch.manual_seed(seed)  # some draw from the global generators alone
+    np.random.seed(seed)  # noqa: NPY002
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        detector = kind(**{key: value for key, value in given.items() if key in wanted}).fit(train)
+
+    def score(test: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            detector = kind(**{key: value for key, value in given.items() if key in wanted})
-            scores: npt.NDArray[Any] = detector.fit(train).decision_function(test)
+            scores: npt.NDArray[Any] = detector.decision_function(test)
         return scores
 
-    return run
+    return score
+
+
+def pyod(name: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any], int], npt.NDArray[Any]]:
+    """(rows to fit, rows to test, seed) -> the scores of PyOD's detector `name`."""
+    return lambda train, test, seed: fitted(name, train, seed)(test)

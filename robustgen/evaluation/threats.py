@@ -17,6 +17,7 @@ from robustgen.attacks.apgd import APGD
 from robustgen.attacks.base import Attack
 from robustgen.attacks.ddn import DDN
 from robustgen.attacks.fgsm import FGSM
+from robustgen.attacks.passes import evaluated
 from robustgen.attacks.pgd import PGD
 from robustgen.attacks.square import Square
 from robustgen.data.source import DataSpec, Source
@@ -141,7 +142,35 @@ def evaluate(
     these data, or else that of the guard's own classifier under `blind`, which alone can clear it but not condemn it.
     Raises `DataError` without inputs that are classified rightly.
     """
-    x, y = x.to(guard.device), y.to(guard.device)
+    with evaluated(guard, channels_last=True):
+        return _evaluated(
+            guard,
+            source,
+            x.to(guard.device),
+            y.to(guard.device),
+            blind,
+            plan,
+            n_adaptive,
+            rival,
+            bound,
+            fit_seconds,
+            told,
+        )
+
+
+def _evaluated(
+    guard: Guard,
+    source: Source,
+    x: Tensor,
+    y: Tensor,
+    blind: Mapping[Kind, Tensor],
+    plan: Plan,
+    n_adaptive: int,
+    rival: Guard | None,
+    bound: float | None,
+    fit_seconds: float | None,
+    told: Told,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     told("clean inputs", 0.0)
     began = time.perf_counter()
     predicted, score = _judged(guard, x)
