@@ -142,74 +142,48 @@ def evaluate(
     these data, or else that of the guard's own classifier under `blind`, which alone can clear it but not condemn it.
     Raises `DataError` without inputs that are classified rightly.
     """
-    with evaluated(guard, channels_last=True):
-        return _evaluated(
-            guard,
-            source,
-            x.to(guard.device),
-            y.to(guard.device),
-            blind,
-            plan,
-            n_adaptive,
-            rival,
-            bound,
-            fit_seconds,
-            told,
-        )
-
-
-def _evaluated(
-    guard: Guard,
-    source: Source,
-    x: Tensor,
-    y: Tensor,
-    blind: Mapping[Kind, Tensor],
-    plan: Plan,
-    n_adaptive: int,
-    rival: Guard | None,
-    bound: float | None,
-    fit_seconds: float | None,
-    told: Told,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    x, y = x.to(guard.device), y.to(guard.device)
     told("clean inputs", 0.0)
     began = time.perf_counter()
-    predicted, score = _judged(guard, x)
+    _judged(guard, x)
     each = 1000 * (time.perf_counter() - began) / len(x)
-    label = y.cpu().numpy()
-    clean = CleanArrays(label, predicted, score, guard.calibration_scores)
-    fpr = guard.threshold.fpr
-    if not clean.right.any():
-        raise DataError("the classifier is right on none of these inputs: there is nothing to attack")
-    row = np.arange(len(x))
-    attacked, small = list[AttackedArrays](), dict[str, AttackedArrays]()
-    for kind, x_adv in blind.items():
-        one = _arrays(guard, "Z", kind, row, x_adv, label)
-        if kind.attack == "pgd" and kind.eps < plan.headline:
-            small |= {f"eps/{part}": one for part in _SMALL if math.isclose(kind.eps, plan.headline / part)}
-        if kind.eps in plan.eps or kind.attack != "pgd" or math.isclose(kind.eps, plan.headline):
-            attacked.append(one)
-    controls = noise_controls(source.spec.shape, low=source.spec.low, high=source.spec.high, seed=plan.seed)
-    for (name, size), change in controls.items():
-        attacked.append(_arrays(guard, "N", Kind(name, "linf", size), row, change(x), label))
-    attacked += _knowing(guard, source.spec, x[:n_adaptive], y[:n_adaptive], plan, rival, told)
-    told("masking checks", 0.9)
-    threat = ThreatModel("linf", plan.headline, source.spec.low, source.spec.high)
-    checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, seed=plan.seed)
-    checks.append(knowledge_helps(clean, attacked, fpr))
-    ranked = ("linf", plan.headline)
-    known = _known(clean, [*attacked, *small.values()], source.spec.name, plan.headline / 2, bound)
-    figures = cell(
-        clean,
-        attacked,
-        fpr,
-        small={ranked: small},
-        bounds=None if known is None else {ranked: known},
-        ms_per_input=each,
-        fit_seconds=fit_seconds,
-    )
-    figures["checks"] = [check.to_json() for check in checks]
-    figures["certified"] = certified_figures(guard, x, y, threat)
-    return figures, _stored(clean, attacked)
+    with evaluated(guard, channels_last=True):
+        predicted, score = _judged(guard, x)
+        label = y.cpu().numpy()
+        clean = CleanArrays(label, predicted, score, guard.calibration_scores)
+        fpr = guard.threshold.fpr
+        if not clean.right.any():
+            raise DataError("the classifier is right on none of these inputs: there is nothing to attack")
+        row = np.arange(len(x))
+        attacked, small = list[AttackedArrays](), dict[str, AttackedArrays]()
+        for kind, x_adv in blind.items():
+            one = _arrays(guard, "Z", kind, row, x_adv, label)
+            if kind.attack == "pgd" and kind.eps < plan.headline:
+                small |= {f"eps/{part}": one for part in _SMALL if math.isclose(kind.eps, plan.headline / part)}
+            if kind.eps in plan.eps or kind.attack != "pgd" or math.isclose(kind.eps, plan.headline):
+                attacked.append(one)
+        controls = noise_controls(source.spec.shape, low=source.spec.low, high=source.spec.high, seed=plan.seed)
+        for (name, size), change in controls.items():
+            attacked.append(_arrays(guard, "N", Kind(name, "linf", size), row, change(x), label))
+        attacked += _knowing(guard, source.spec, x[:n_adaptive], y[:n_adaptive], plan, rival, told)
+        told("masking checks", 0.9)
+        threat = ThreatModel("linf", plan.headline, source.spec.low, source.spec.high)
+        checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, seed=plan.seed)
+        checks.append(knowledge_helps(clean, attacked, fpr))
+        ranked = ("linf", plan.headline)
+        known = _known(clean, [*attacked, *small.values()], source.spec.name, plan.headline / 2, bound)
+        figures = cell(
+            clean,
+            attacked,
+            fpr,
+            small={ranked: small},
+            bounds=None if known is None else {ranked: known},
+            ms_per_input=each,
+            fit_seconds=fit_seconds,
+        )
+        figures["checks"] = [check.to_json() for check in checks]
+        figures["certified"] = certified_figures(guard, x, y, threat)
+        return figures, _stored(clean, attacked)
 
 
 def _known(
