@@ -121,7 +121,7 @@ class Adversarial(Cell):
     """
 
     kind: ClassVar[str] = "adversarial"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     data: str
     victim: Classifier
     detector: Fit | GuardOf

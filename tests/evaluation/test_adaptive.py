@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustgen.attacks.evading import EvadingPGD
 from robustgen.attacks.pgd import PGD
 from robustgen.calibration import Threshold
 from robustgen.errors import UsageError
-from robustgen.evaluation.adaptive import Evasion, evade, verdicts
-from robustgen.evaluation.bundles import BUNDLES, FAMILIES, Bundle, longer
+from robustgen.evaluation.adaptive import Evasion, evade, rejection_of, verdicts
+from robustgen.evaluation.bundles import BUNDLES, FAMILIES, Bundle, longer, members
 from robustgen.objectives import Misclassify, margin
 from robustgen.threat import ThreatModel
 
@@ -85,6 +86,18 @@ def is_true(guard: Toy, evasion: Evasion, x: Tensor, y: Tensor, threat: ThreatMo
         assert evasion.found[evasion.members[evasion.member[row]]][row]
     assert not (evasion.lost & (evasion.member < 0)).any()
     assert evasion.rate == evasion.lost.double().mean()
+
+
+def test_one_way_goes_towards_classes_that_the_classifier_finds_unlikely() -> None:
+    spend = replace(SHORT, targets=2, far_targets=5)
+    rejection = rejection_of(Toy())
+    found = members(spend, THREAT, rejection, rejection, None, {})
+    aims = {name: attack.targets for name, attack in found.items() if isinstance(attack, EvadingPGD) and attack.targets}
+    assert aims == {
+        "multi-targeted-s-pgd": 2,
+        "multi-targeted-lagrangian-0.5": 5,
+        "multi-targeted-lagrangian-1": 2,
+    }
 
 
 def test_an_input_is_lost_exactly_where_a_legal_point_is_accepted_as_the_other_class(
