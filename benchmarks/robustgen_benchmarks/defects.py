@@ -247,7 +247,7 @@ def main() -> None:
         "style-gan": ours("style-gan", {}),
         "AE-L2": published("l2", **training),
         "AE-SSIM": published("ssim", **training),
-        **{f"PyOD {name}": pyod_gan(name) for name in ("ALAD", "SO_GAAL", "MO_GAAL")},  # AnoGAN takes hours
+        **{f"PyOD {name}": pyod_gan(name) for name in pyod_peers.GANS},
     }
     command = (
         f"python -m robustgen_benchmarks.defects --seeds {given.seeds} --size {given.size} --epochs {given.epochs} "
