@@ -1,0 +1,115 @@
+"""Why do detectors that compare two answers of the classifier hold some inputs against attackers who know them?
+
+`magnet` and `denoise-consistency` look at what the classifier says of an input and of what they rebuild of it. A wrong
+label passes only where both answers go wrong together, or both nearly tie. Inputs that hold against `adaptive-standard`
+are attacked once more, each answer by itself, by Auto-PGD: where the rebuilt one cannot be fooled alone, only a tie is
+left to an attacker who knows both.
+
+    python -m robustgen_benchmarks.held_inputs --victim victim/ --detector magnet=magnet/ --out held_inputs.json
+
+A row that is in the file already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.attacks.apgd import APGD
+from robustgen.attacks.passes import evaluated
+from robustgen.data.load import load
+from robustgen.detectors.base import Detector
+from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.denoise_consistency import DenoiseConsistencyDetector
+from robustgen.detectors.magnet import MagNetDetector
+from robustgen.evaluation.adaptive import evade
+from robustgen.guard import Guard
+from robustgen.metrics import proportion
+from robustgen.models.load import load_model
+from robustgen.threat import ThreatModel
+from robustgen_benchmarks.results_file import ResultsFile
+from robustgen_benchmarks.victims import first, predictions
+
+
+class Behind(nn.Module):
+    """A classifier that sees what `rebuild` makes of an input: its logits, averaged over what is rebuilt."""
+
+    def __init__(self, network: nn.Module, detector: Detector, rebuild: Callable[[Tensor], list[Tensor]]) -> None:
+        super().__init__()
+        self.network, self.detector, self.rebuild = network, detector, rebuild
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.network(back) for back in self.rebuild(x)]).mean(0)
+
+
+def rebuilding(detector: Detector) -> Callable[[Tensor], list[Tensor]]:
+    """What the detector's second answers are of. Exits for a detector that has none."""
+    if isinstance(detector, MagNetDetector):
+        return lambda x: [detector.reconstruct(x)]
+    if isinstance(detector, DenoiseConsistencyDetector):
+        return lambda x: [detector.denoised(x, noise) for noise in detector.drawn]
+    sys.exit("only magnet and denoise-consistency compare an input with what they rebuild of it")
+
+
+def measured(guard: Guard, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> dict[str, Any]:
+    """How many inputs hold, and how many of them can be fooled by one answer alone."""
+    threat, began = ThreatModel("linf", eps), time.process_time()
+    detector: Any = guard.members[0].detector
+    behind = Behind(guard.classifier, detector, rebuilding(detector))
+    with evaluated(behind, channels_last=True):
+        found = evade(guard, x, y, threat, seed=seed)
+        held = (~found.lost).nonzero()[:, 0]
+        apgd = APGD(threat=threat, steps=steps, seed=seed)
+        alone = {
+            name: int((predictions(network, apgd(network, x[held], y[held])) != y[held]).sum()) if len(held) else 0
+            for name, network in (("as it is", guard.classifier), ("rebuilt", behind))
+        }
+    return {
+        "n": len(x),
+        "success": proportion(int(found.lost.sum()), len(x))._asdict(),
+        "held": len(held),
+        "held_by_class": torch.bincount(y[held], minlength=int(y.max()) + 1).tolist(),
+        "held_and_fooled_by": alone,
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--victim", required=True, help="a classifier made by robustgen train")
+    parser.add_argument("--detector", action="append", required=True, help="NAME=PLACE, made by robustgen fit")
+    parser.add_argument("--eps", type=float, default=0.1)
+    parser.add_argument("--n", type=int, default=500, help="test inputs, of which the right ones are attacked")
+    parser.add_argument("--steps", type=int, default=200, help="of Auto-PGD on one answer")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    source, victim = load(given.data), load_model(given.victim)
+    batch = first(source, given.n)
+    right = predictions(victim.network, batch.x) == batch.y
+    command = (
+        "python -m robustgen_benchmarks.held_inputs --victim VICTIM --detector NAME=PLACE "
+        f"--data {source.spec.name} --eps {given.eps:g} --n {given.n} --steps {given.steps} --seed {given.seed}"
+    )
+    file = ResultsFile(given.out, command, data_sha256=source.spec.sha256, victim_sha256=victim.sha256)
+    for name, place in (job.split("=", 1) for job in given.detector):
+        key = f"{name} {given.eps:g} {given.seed}"
+        if key not in file.rows:
+            guard = Guard(victim, CalibratedDetector.load(Path(place)))
+            file.rows[key] = measured(guard, batch.x[right], batch.y[right], given.eps, given.steps, given.seed)
+            file.save()
+        sys.stdout.write(f"{key}: {file.rows[key]}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
