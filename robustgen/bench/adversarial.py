@@ -70,8 +70,8 @@ def _rank(row: Row) -> tuple[float, ...]:
 
 def _known(cells: Sequence[Done], headline: Headline) -> Known | None:
     """The best robust accuracy at half the headline's size that is known on one set of data: what was published, or of
-    the classifiers of this suite, each by its mean over seeds. Without one that was trained against attacks these are
-    only all that is known.
+    the classifiers of this suite, each by its mean over seeds. As long as none that was trained against attacks is
+    measured, these are only all that is known.
     """
     half, first = headline.eps / 2, cells[0][0].cell
     victims = {
@@ -81,7 +81,10 @@ def _known(cells: Sequence[Done], headline: Headline) -> Known | None:
         )
         for name, own in grouped(cells, lambda cell: str(cell[0].axes["victim"])).items()
     }
-    hard = any(getattr(getattr(own[0][0].cell, "victim", None), "adversarial", None) for _, own in victims.values())
+    hard = any(
+        value is not None and getattr(getattr(own[0][0].cell, "victim", None), "adversarial", None)
+        for value, own in victims.values()
+    )
     ours = [
         Known(value, f"the classifier trained {name}, the best of this suite's {len(victims)}", judges=hard)
         for name, (value, _) in victims.items()

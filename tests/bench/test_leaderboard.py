@@ -83,6 +83,22 @@ def test_ranked_by_the_worst_case_and_the_unverified_last(suite: Suite, tmp_path
     assert found.seconds == pytest.approx(3.0 * 14)
 
 
+def test_a_plain_classifier_condemns_no_system_while_the_robust_one_is_not_measured(
+    suite: Suite, tmp_path: Path
+) -> None:
+    store, hashes = Store(tmp_path), identities(["digits"])
+    for listed in suite.cells:
+        if listed.axes["detector"] == "isolation-forest" and listed.axes["victim"] == "plain":
+            place = store.place(key(listed.cell, hashes))
+            place.mkdir(parents=True)
+            found = toys.metrics("isolation-forest", "plain", int(str(listed.axes["seed"])), 0.99, adaptive=False)
+            store.write(place, config(listed.cell, hashes), Found(found), 3.0, torch.device("cpu"))
+    check = leaderboard(suite, store).boards[0].rows[0].detail["checks"][-1]
+    assert (check["name"], check["passed"]) == ("best known classifier", None)
+    (row,) = [row for row in stored(suite, tmp_path / "whole", SKILLS).boards[0].rows if row.name == "isolation-forest"]
+    assert row.detail["checks"][-1]["passed"] is False
+
+
 def test_figures_are_those_that_were_stored(suite: Suite, tmp_path: Path) -> None:
     row = stored(suite, tmp_path, SKILLS).boards[0].rows[0]
     made = [toys.metrics("gat", "plain", seed, SKILLS["gat"]) for seed in (0, 1)]
