@@ -240,8 +240,9 @@ class Evade:
             wrong = predicted != label
             lead = margin(logits, label) if target is None else -margin(logits, target)
             beside = predicted if target is None else torch.where(wrong, predicted, target)
-            whole = x.requires_grad and self.way != "selective"  # elsewhere the score of a right label plays no part
-            score, accepted = self.rejection.where(wrong | whole, x, beside)
+            needed = wrong | (lead.detach() > self.slack)  # elsewhere a score plays no part, but for ways that mix
+            whole = x.requires_grad and self.way != "selective"
+            score, accepted = self.rejection.where(needed | whole, x, beside)
         rank = ranked(wrong, lead, self.rejection.excess(score))
         if x.requires_grad:
             rank = steered(rank, self._direction(lead, score, x), x)

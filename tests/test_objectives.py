@@ -133,6 +133,13 @@ def test_the_detector_is_asked_only_where_its_answer_counts(way: Any, generator:
     assert not asked
 
 
+def test_a_score_is_followed_before_the_label_is_wrong_where_the_slack_says_so() -> None:
+    x = torch.tensor([[0.45, 0.9]]).requires_grad_()  # the right label, by less than the slack
+    value, achieved = Evade(Rejection(second, 0.1), slack=-2.0)(sides, x, torch.zeros(1, dtype=torch.int64))
+    assert torch.autograd.grad(value.sum(), x)[0].tolist() == [[0.0, -1.0]]
+    assert not achieved.any()
+
+
 def test_ranks_tell_far_scores_apart_and_take_infinite_ones() -> None:
     excess = torch.tensor([1e6, 1.001e6, 1e30, -1e30, -2.0, 0.0])
     rank = ranked(torch.ones(6, dtype=torch.bool), torch.zeros(6), excess)
