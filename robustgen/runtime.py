@@ -47,6 +47,19 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def random_state() -> list[torch.Tensor]:
+    """The state of torch's global generators, the CPU's and then each GPU's, to be kept with a training."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def set_random_state(state: list[torch.Tensor]) -> None:
+    """Go on drawing from where `random_state` was taken, as far as the GPUs of then are there now."""
+    own, *there = state
+    torch.set_rng_state(own)
+    for number, one in zip(range(torch.cuda.device_count()), there, strict=False):
+        torch.cuda.set_rng_state(one, number)
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, up to 1 GiB, instead of handing it back to the system.
 

@@ -109,7 +109,7 @@ def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
         if isinstance(value, Cell):
             return {"cell": key(value, identities)}
         if is_dataclass(value):
-            return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+            return settings(value)
         if isinstance(value, Mapping):
             return {str(name): plain(inner) for name, inner in value.items()}
         if isinstance(value, tuple | list):
@@ -118,12 +118,14 @@ def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
             return {"data": identities[value]}
         return value
 
-    def counts(part: Field[Any]) -> bool:
-        later = part.metadata.get("later") and getattr(cell, part.name) == part.default
-        return not (later or part.metadata.get("aside"))
+    def settings(owner: Any) -> dict[str, Any]:
+        def counts(part: Field[Any]) -> bool:
+            later = part.metadata.get("later") and getattr(owner, part.name) == part.default
+            return not (later or part.metadata.get("aside"))
 
-    own = {part.name: plain(getattr(cell, part.name)) for part in fields(cell) if counts(part)}
-    return {"kind": cell.kind, "version": cell.version, "settings": own}
+        return {part.name: plain(getattr(owner, part.name)) for part in fields(owner) if counts(part)}
+
+    return {"kind": cell.kind, "version": cell.version, "settings": settings(cell)}
 
 
 def key(cell: Cell, identities: Mapping[str, str]) -> str:

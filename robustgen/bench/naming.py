@@ -96,7 +96,8 @@ class Names:
         chosen = self.detector(name, seed)
         if chosen.needs_model and victim is None:
             raise UsageError(f"{name} looks at a classifier: give the cell a victim")
-        return Fit(data, chosen.detector, chosen.options, victim if chosen.needs_model else None, chosen.layer)
+        watched = victim if chosen.needs_model else None
+        return Fit(data, chosen.detector, chosen.options, watched, chosen.layer, chosen.revision)
 
     def guard(self, name: str, data: str, victim: Classifier, seed: int) -> GuardOf:
         """The guard called `name` of `victim`."""

@@ -86,12 +86,14 @@ class Configured:
     configuration.
 
     `through`: it looks at what enters `layer` of the classifier (None: the last linear one), not at the input.
+    `revision`: see `Detector.version`.
     """
 
     detector: str
     options: Mapping[str, Any]
     through: bool = False
     layer: str | None = None
+    revision: int = field(default=1, metadata=LATER)
 
     @property
     def needs_model(self) -> bool:
@@ -109,7 +111,7 @@ def configured(
     chosen = dict(options)
     if accepts(detector, "seed"):
         chosen.setdefault("seed", seed)
-    return Configured(detector, make(detector, chosen).config, through, layer)
+    return Configured(detector, make(detector, chosen).config, through, layer, kind_of(detector).version)
 
 
 @final
@@ -123,6 +125,7 @@ class Fit(Cell):
     options: Mapping[str, Any] = field(default_factory=dict)
     victim: Classifier | None = None
     layer: str | None = None
+    revision: int = field(default=1, metadata=LATER)
 
     @property
     def sources(self) -> tuple[str, ...]:

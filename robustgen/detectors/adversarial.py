@@ -67,6 +67,7 @@ class AdversarialDetector(Detector, ABC):
     combination: Combination
     directions: Tensor
     by_default: ClassVar[str] = "discriminator+knn+edges"
+    version = 2
 
     def __init__(
         self,
@@ -201,7 +202,7 @@ class AdversarialDetector(Detector, ABC):
 
     def _judge(self, held: Rows) -> Callable[[Game], float]:
         """How well the discriminator tells anomalies made of held-out rows: mean AUROC over their kinds."""
-        normal = next(held.batches(200))
+        normal = next(held.batches(200, self._random()))  # rows may come in the order of their classes
         kind: Any = "image" if convolved(tuple(held.shape)) else "table"
         made = anomalies(normal, kind, 0.0, 1.0, torch.Generator().manual_seed(self.seed))
 

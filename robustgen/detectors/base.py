@@ -55,6 +55,10 @@ class Detector(nn.Module, ABC):
     labelled: ClassVar[bool] = False
     """Whether `fit` needs labelled inputs though `score` asks for no label."""
 
+    version: ClassVar[int] = 1
+    """Raised when the same options and data would now give another detector: what a suite has stored is fitted again.
+    """
+
     typical: Tensor
     """(*shape) the median of each value over training inputs, in their own units, known once fitted."""
 

@@ -46,6 +46,7 @@ class ClassConditionalDetector(Detector, ABC):
     """
 
     conditional = True
+    version = 2
     discriminator: Discriminator
     generator: Generator
     combination: LabelScores
@@ -133,7 +134,8 @@ class ClassConditionalDetector(Detector, ABC):
         if len(shape) == 3:
             low, high = min(low, 0.0), max(high, 1.0)
         game = self._game(low, high)
-        x, y = unpacked(next(held.batches(_JUDGED)), shape)
+        shuffle = torch.Generator().manual_seed(self.seed)  # rows may come in the order of their classes
+        x, y = unpacked(next(held.batches(_JUDGED, shuffle)), shape)
         with fitting_threads(device, math.prod(shape)):
             history = play(
                 game,

@@ -42,6 +42,7 @@ class FusionDetector(Detector):
     """
 
     scale: Scale = "none"  # each member has its own
+    version = 2
 
     def __init__(
         self, members: str = "auto", combine: Combine | Literal["auto"] = "auto", refit: bool = True, seed: int = 0

@@ -78,6 +78,8 @@ class GATDetector(ClassConditionalDetector):
 
     def _game(self, low: float, high: float) -> LabelledGame:
         shape, recipe = self.shape or (), self._recipe()
+        if self.standardise is not None:
+            low, high = -math.inf, math.inf
         return WorstCaseGame(
             self.discriminator,
             self.generator,
@@ -85,6 +87,7 @@ class GATDetector(ClassConditionalDetector):
             attack=towards(min(self.eps, high - low), low, high, self.pushes),
             total=recipe.rounds * recipe.steps,
             rest=self.rest,
+            unit=None if self.standardise is None else self.standardise.deviation,
             negatives=self._negatives(shape),
             seed=self.seed,
         )

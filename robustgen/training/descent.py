@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from robustgen.artifacts import write_atomically
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.registry import suggestion
-from robustgen.runtime import accelerator, has_bfloat16, seeded
+from robustgen.runtime import accelerator, has_bfloat16, random_state, seeded, set_random_state
 
 
 @runtime_checkable
@@ -225,7 +225,7 @@ class _Run:
             "validation": self.validation,
             "best": self.best,
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": random_state(),
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)  # straight to a file, a full disk would come as a RuntimeError of torch's own
@@ -239,4 +239,4 @@ class _Run:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.history, self.validation, self.best = state["history"], state["validation"], state["best"]
-        torch.set_rng_state(state["random"])
+        set_random_state(state["random"])

@@ -122,7 +122,7 @@ class WorstCaseGame(LabelledGame):
     `attack`: see `towards`; its size grows from 0 over the first third of `total` turns. `clean`: what the labels of
     inputs as they come weigh beside those of attacked ones. `rest`: what binary losses (real or not) of real inputs,
     fakes and `negatives` under their own labels weigh; with 0 there are none of them, and the generator is left as it
-    began.
+    began. `unit` (*shape): what 1 in each value of the batches is in the units of the attack, if they are standardised.
     """
 
     apart: ClassVar[int] = 8
@@ -137,11 +137,13 @@ class WorstCaseGame(LabelledGame):
         total: int,
         rest: float = 0.0,
         clean: float = 0.5,
+        unit: Tensor | None = None,
         negatives: Corrupt | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(discriminator, generator, shape, negatives=negatives, seed=seed)
         self.attack, self.total, self.rest, self.clean = attack, total, rest, clean
+        self.unit = unit
 
     def _critic_loss(self, x: Tensor, y: Tensor, fake: Tensor, step: int, random: torch.Generator) -> Tensor:
         with torch.no_grad():
@@ -172,7 +174,9 @@ class WorstCaseGame(LabelledGame):
         steps = pushes or self.attack.steps
         threat = replace(self.attack.threat, eps=size)
         attack = replace(self.attack, threat=threat, seed=step, steps=steps, step_size=2 * size / steps)
-        return attack(_Every(self.discriminator), x, target)
+        if self.unit is None:
+            return attack(_Every(self.discriminator), x, target)
+        return attack(_Every(self.discriminator, self.unit), x * self.unit, target) / self.unit
 
     def maker_loss(self, batch: Any, step: int) -> Tensor:
         if not self.rest:  # nobody to play with
@@ -210,9 +214,9 @@ def wrong_labels(numbers: Tensor, y: Tensor, hard: float, random: torch.Generato
 class _Every(nn.Module):
     """A discriminator as a model that an attack sees: an input's numbers with every label are its logits."""
 
-    def __init__(self, discriminator: Discriminator) -> None:
+    def __init__(self, discriminator: Discriminator, unit: Tensor | None = None) -> None:
         super().__init__()
-        self.discriminator = discriminator
+        self.discriminator, self.unit = discriminator, unit
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.discriminator.every(x)
+        return self.discriminator.every(x if self.unit is None else x / self.unit)

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustgen.artifacts import write_atomically
 from robustgen.errors import RobustgenError, UsageError
-from robustgen.runtime import accelerator, seeded
+from robustgen.runtime import accelerator, random_state, seeded, set_random_state
 from robustgen.training.descent import Epoch, Item, Precision, TrainingProgress, reduced
 
 _ITERATIONS = 20  # of the power method, that bring singular vectors to averaged weights
@@ -151,7 +151,7 @@ def play(
             shuffle = torch.Generator().manual_seed(recipe.seed * 1_000_003 + number)
             turns = recipe.steps * recipe.critic_turns
             batches = islice(_endless(epoch, shuffle), processes.process_index, None, processes.num_processes)
-            totals: dict[str, Tensor] = {}
+            totals, counts = dict[str, Tensor](), dict[str, int]()
             for turn, batch in enumerate(islice(batches, turns), start=number * turns):
                 moved, step = batch.to(device), turn // recipe.critic_turns
                 match.turn(game.critic, game.critic_loss, moved, step, processes)
@@ -160,8 +160,9 @@ def play(
                     match.stepped(step)
                 for name, value in game.facts.items():
                     totals[name] = totals.get(name, torch.zeros((), device=device)) + value.detach()
+                    counts[name] = counts.get(name, 0) + 1
                 game.facts = {}
-            facts = {name: float(total) / turns for name, total in totals.items()}
+            facts = {name: float(total) / counts[name] for name, total in totals.items()}
             if not all(math.isfinite(value) for value in facts.values()):
                 raise RobustgenError(
                     f"the game diverged in round {number + 1} ({', '.join(f'{k} {v:g}' for k, v in facts.items())}): "
@@ -301,7 +302,7 @@ class _Match:
             "history": [{"facts": r.facts, "judged": r.judged} for r in self.history],
             "best": self.best,
             "own": {k: v for k, v in self.game.state_dict().items() if not k.startswith(("critic.", "maker."))},
-            "random": torch.get_rng_state(),
+            "random": random_state(),
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)  # straight to a file, a full disk would come as a RuntimeError of torch's own
@@ -316,5 +317,10 @@ class _Match:
             self.averaged.load_state_dict(state["averaged"])
         self.history = [Round(entry["facts"], entry["judged"]) for entry in state["history"]]
         self.best = state["best"]
+        for name, value in state["own"].items():  # buffers may have grown since the game began
+            module, _, buffer = name.rpartition(".")
+            owner = self.game.get_submodule(module)
+            if buffer in owner._buffers:
+                setattr(owner, buffer, torch.empty_like(value, device=next(self.game.parameters()).device))
         self.game.load_state_dict(state["own"], strict=False)
-        torch.set_rng_state(state["random"])
+        set_random_state(state["random"])

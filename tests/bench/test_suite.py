@@ -16,6 +16,7 @@ from robustgen.bench.one_class import OneClass
 from robustgen.bench.prepared import Classifier, Fit, configured
 from robustgen.bench.suite import find, parse
 from robustgen.data.load import load
+from robustgen.detectors.pca import PCADetector
 from robustgen.errors import DataError, UsageError
 from robustgen.guard.default import SHARES, members
 from robustgen.registry import resolve
@@ -144,6 +145,28 @@ def test_the_key_does_not_change_between_versions_by_accident() -> None:
     assert key(Classifier("digits"), HASHES) == "4d49e02d5e79afdb789ecd08"
 
 
+TEXT_OF_ONE = """
+name = "one"
+description = "One cell."
+[[cells]]
+kind = "one-class"
+data = "digits"
+detector = "pca"
+normal = 0
+"""
+
+
+def test_a_detector_that_would_now_be_another_one_is_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = parse(TEXT_OF_ONE, "here").cells[0].cell
+    assert "revision" not in config(cell, HASHES)["settings"]["detector"]
+    monkeypatch.setattr(PCADetector, "version", 2)
+    again = parse(TEXT_OF_ONE, "here").cells[0].cell
+    assert config(again, HASHES)["settings"]["detector"]["revision"] == 2
+    assert key(again, HASHES) != key(cell, HASHES)
+    fit = Fit("digits", **_chosen("pca", {}))
+    assert fit.revision == 2
+
+
 def test_data_is_known_by_what_it_holds_not_by_where_it_lies() -> None:
     here, there = Classifier("/a/mine.npz"), Classifier("/b/mine.npz")
     assert key(here, {"/a/mine.npz": "7"}) == key(there, {"/b/mine.npz": "7"})
@@ -159,7 +182,7 @@ def test_detectors_without_a_seed_are_run_once_for_all_seeds() -> None:
 
 def _chosen(name: str, options: dict[str, object]) -> dict[str, object]:
     found = configured(name, options, 0)
-    return {"detector": found.detector, "options": found.options}
+    return {"detector": found.detector, "options": found.options, "revision": found.revision}
 
 
 @pytest.mark.parametrize(

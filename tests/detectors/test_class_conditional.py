@@ -27,7 +27,7 @@ from robustgen.models.load import LoadedModel
 from robustgen.objectives import margin
 from robustgen.testing import check_detector
 from robustgen.training import two_players
-from robustgen.training.labelled_games import MatchingGame, towards, wrong_labels
+from robustgen.training.labelled_games import MatchingGame, WorstCaseGame, towards, wrong_labels
 
 BOTH = [ConditionalGANDetector, GATDetector]
 STARTS = torch.tensor([[0.2, 0.2, 0.8, 0.5], [0.8, 0.3, 0.2, 0.5], [0.5, 0.8, 0.5, 0.2]])
@@ -52,7 +52,7 @@ def gan() -> ClassConditionalDetector:
 
 @pytest.fixture(scope="module")
 def gat() -> ClassConditionalDetector:
-    return fit(GATDetector, eps=0.5, rest=0.5, steps=240)
+    return fit(GATDetector, eps=0.12, rest=0.5, steps=240)
 
 
 def told_apart(detector: Detector, generator: torch.Generator) -> float:
@@ -180,11 +180,11 @@ def test_the_attacker_is_legal_and_gets_what_he_wants(
     game = gat._game(float(seen.min()), float(seen.max()))
     target = (y + 1) % 3
     pushed = game.pushed(seen, target, 10**6)  # type: ignore[attr-defined]
-    assert (pushed - seen).abs().max() <= gat.eps + 1e-6
+    assert (gat.restored(pushed) - x).abs().max() <= gat.eps + 1e-6
     before, after = (margin(gat.discriminator.every(z), target) for z in (seen, pushed))
     assert (after < before).float().mean() > 0.98
     early = game.pushed(seen, target, 0)  # type: ignore[attr-defined]
-    assert (early - seen).abs().max() < 0.1 * gat.eps
+    assert (gat.restored(early) - x).abs().max() < 0.1 * gat.eps
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 7), (1, 6, 6)])
@@ -267,3 +267,42 @@ def test_images_are_trained_on_in_bfloat16_where_the_processor_has_it(
     x, y = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
     GATDetector(steps=2, width=2).fit(TensorDataset(x, y))
     assert set(asked) == {"bfloat16" if native else "auto"}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_rounds_are_judged_on_every_class_though_they_come_in_order(
+    kind: type[ClassConditionalDetector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = toy(9000, torch.Generator().manual_seed(0))
+    order, judged = y.argsort(), list[Tensor]()
+    own = kind._judge
+
+    def watch(self: Any, x: Tensor, y: Tensor, game: Any) -> Any:
+        judged.append(y)
+        return own(self, x, y, game)
+
+    monkeypatch.setattr(kind, "_judge", watch)
+    kind(steps=12, width=4).fit(TensorDataset(x[order], y[order]))
+    counts = torch.bincount(judged[0], minlength=3)
+    assert counts.sum() == 200
+    assert counts.min() > 40
+
+
+def test_the_size_of_the_attack_is_in_input_units_though_columns_are_standardised() -> None:
+    x, y = toy(1500, torch.Generator().manual_seed(0))
+    scale = torch.tensor([1.0, 100.0, 0.01, 1.0])
+    detector = GATDetector(eps=0.005, steps=12, width=4)
+    pushed = list[tuple[Tensor, Tensor]]()
+    own = WorstCaseGame.pushed
+
+    def watch(self: WorstCaseGame, x: Tensor, *rest: Any) -> Tensor:
+        found = own(self, x, *rest)
+        pushed.append((x, found))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorstCaseGame, "pushed", watch)
+        detector.fit(TensorDataset(x * scale, y))
+    before, after = pushed[-2]  # at full size, in training
+    change = (detector.restored(after) - detector.restored(before)).abs().amax(0)
+    torch.testing.assert_close(change, torch.full((4,), 0.005), rtol=0.02, atol=2e-4)

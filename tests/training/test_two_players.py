@@ -161,3 +161,34 @@ def test_a_game_that_diverges_says_so() -> None:
 def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         GameRecipe(**({"rounds": 1, "steps": 1} | options))
+
+
+class Growing(Shift):
+    """A game whose own buffer is empty when it begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.empty(0, 1))
+
+    def critic_loss(self, batch: Any, step: int) -> Tensor:
+        self.seen = torch.cat([self.seen, batch[:1]])
+        return super().critic_loss(batch, step) + 0.1 * self.seen.mean()
+
+
+def test_what_a_game_has_gathered_is_there_when_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_players, "_CHECKPOINT_EVERY", 0.0)
+    path, half = tmp_path / "checkpoint.pt", GameRecipe(rounds=2, steps=5, average=0.5)
+    whole, again = Growing(), Growing()
+    play(whole, epoch, GameRecipe(rounds=4, steps=5, average=0.5), device=CPU)
+    play(Growing(), epoch, half, device=CPU, checkpoint=path)
+    play(again, epoch, GameRecipe(rounds=4, steps=5, average=0.5), device=CPU, checkpoint=path)
+    assert torch.equal(whole.seen, again.seen)
+    assert len(whole.seen) == 20
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_a_loss_is_averaged_over_the_turns_that_had_it() -> None:
+    game = Shift()
+    game.maker_loss = lambda batch, step: game.maker(batch).mean() * 0 + 3  # type: ignore[method-assign]
+    (first,) = play(game, epoch, GameRecipe(rounds=1, steps=4, critic_turns=3, average=0.0), device=CPU)
+    assert first.facts["maker loss"] == pytest.approx(3)
