@@ -180,13 +180,16 @@ def _claim(partial: Path, fingerprint: str | None, keep: str | None) -> None:
     """Make `partial` this process's own, empty but for what an earlier run with the same fingerprint has finished."""
     partial.mkdir(parents=True, exist_ok=True)
     owner, known = partial / _OWNER, partial / _FINGERPRINT
+    mine = partial / f".{os.getpid()}{_TEMPORARY}"
+    mine.write_text(str(os.getpid()))
     try:
-        owner.touch(exist_ok=False)
-    except FileExistsError:
+        os.link(mine, owner)  # who owns it is there from the first moment on, or it fails
+    except OSError:  # there is an owner, or the file system has no links
         if _of_another(partial):
+            mine.unlink(missing_ok=True)
             what = f"another run (process {owner.read_text()}) is writing {partial.with_name(partial.name[1:-8])}"
             raise UsageError(f"{what}: wait for it") from None
-    owner.write_text(str(os.getpid()))
+        owner.write_text(str(os.getpid()))
     same = fingerprint is not None and known.is_file() and known.read_text() == fingerprint
     for path in partial.iterdir():
         if path.is_dir():

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
+import torch
 
+from robustgen.artifacts import read_artifact, write_artifact
 from robustgen.bench.cell import Cell, Found, Work
 from robustgen.errors import RobustgenError
 
@@ -68,6 +70,38 @@ class Toy(Cell):
         note(self.log, f"end {self.detector} {self.seed}")
         values = np.random.default_rng([self.seed, len(self.detector)]).normal(size=5)
         return Found({"value": number + float(values.sum())}, {"values": values})
+
+
+@final
+@dataclass(frozen=True)
+class Keeper(Cell):
+    """Something that others need: leaves an artifact."""
+
+    kind: ClassVar[str] = "keeper"
+
+    @property
+    def title(self) -> str:
+        return "a keeper"
+
+    def run(self, work: Work) -> Found:
+        write_artifact(work.directory, "number", {}, {"number": torch.tensor(7)})
+        return Found({})
+
+
+@final
+@dataclass(frozen=True)
+class Reader(Cell):
+    """Reads it."""
+
+    kind: ClassVar[str] = "reader"
+    kept: Keeper
+
+    @property
+    def title(self) -> str:
+        return "its reader"
+
+    def run(self, work: Work) -> Found:
+        return Found({"number": int(read_artifact(work.place(self.kept)).tensors["number"])})
 
 
 def estimate(value: float, n: int = 500, width: float = 0.02) -> dict[str, Any]:

@@ -182,6 +182,7 @@ def test_two_runs_do_not_write_one_place(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="another run"), staged(out, fingerprint=fingerprint):
             pass
     assert (partial / "theirs").exists()
+    assert {path.name for path in partial.iterdir()} == {"theirs", ".owner"}
     (partial / ".owner").write_text("999999999")  # a process that is gone
     with staged(out):
         pass

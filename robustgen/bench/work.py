@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import final
 
 import torch
 
-from robustgen.artifacts import staged
+from robustgen.artifacts import is_artifact, read_artifact, staged
 from robustgen.bench.cell import Cell, Work, config, key
 from robustgen.bench.places import open_data
 from robustgen.bench.store import Store
@@ -71,10 +71,25 @@ def run_job(job: Job, root: Path, where: torch.device, progress: Callable[[float
             store.write(directory, config(job.cell, job.identities) | {"title": job.label}, found, seconds, where)
     except Exception as error:  # noqa: BLE001 - one cell's failure must not stop the others
         said = f"{type(error).__name__}: {error}"
+        if isinstance(error, ArtifactError) and _drop_damaged(store, job.needs):
+            said += "; it was removed, and the same command makes it anew"
         store.fail(job.key, job.label, said, traceback.format_exc())
         return Ended(job.key, time.perf_counter() - began, said)
     store.forgive(job.key)
     return Ended(job.key, seconds)
+
+
+def _drop_damaged(store: Store, needed: Iterable[str]) -> bool:
+    """Forget finished cells whose artifact cannot be read any more; whether there was one."""
+    damaged = list[str]()
+    for name in needed:
+        try:
+            if is_artifact(store.place(name)):
+                read_artifact(store.place(name))
+        except ArtifactError:
+            damaged.append(name)
+            store.drop(name)
+    return bool(damaged)
 
 
 def _place(store: Store, job: Job, cell: Cell) -> Path:

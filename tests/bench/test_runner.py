@@ -228,3 +228,15 @@ def test_what_is_stored_says_how_it_was_made(tmp_path: Path) -> None:
     assert stored["kind"] == "toy"
     assert stored["settings"]["base"] == {"cell": key(suite.cells[0].cell.base, {})}  # type: ignore[attr-defined]
     assert {"seconds", "versions", "device", "finished", "title"} <= stored.keys()
+
+
+def test_a_damaged_artifact_that_others_need_is_made_again(tmp_path: Path) -> None:
+    suite = Suite("trial", "One that needs another.", (Listed(bench_toys.Reader(bench_toys.Keeper()), {"seed": 0}),))
+    jobs, store = plan(suite), Store(tmp_path / "out")
+    run(jobs, tmp_path / "out")
+    store.drop(jobs[1].key)
+    (store.place(jobs[0].key) / "tensors.safetensors").write_bytes(b"nonsense")
+    assert state(store, jobs[0]) == "done"  # every file is there
+    failed = run(jobs, tmp_path / "out").failed
+    assert "it was removed, and the same command makes it anew" in failed[jobs[1].label]
+    assert run(jobs, tmp_path / "out") == Outcome(0, 2, {})
