@@ -128,7 +128,7 @@ def _curves(board: Board) -> list[Block]:
             systems = sorted((s for s in row.detail.get("systems", []) if s["norm"] == norm), key=lambda s: s["eps"])
             if systems:
                 lines.append(_reach(row.name, systems, len(lines) < _NAMED))
-        if not lines or max(len(line.eps) for line in lines) < 2:
+        if not lines or max(len({*line.oblivious, *line.adaptive}) for line in lines) < 2:
             continue
         others = f"; {len(lines) - _NAMED} lower-ranked in grey" if len(lines) > _NAMED else ""
         alt = f"{board.title}: the share of attacks that succeed as the change allowed grows, a line for each detector."
@@ -138,11 +138,11 @@ def _curves(board: Board) -> list[Block]:
 
 
 def _reach(name: str, systems: Sequence[Mapping[str, Any]], shown: bool) -> Reach:
-    def values(word: str) -> list[float] | None:
-        found = [figure_of(system.get(word)) for system in systems]
-        return [figure.value for figure in found if figure is not None] if all(found) else None
+    def points(word: str) -> list[tuple[float, float]]:
+        found = [(float(system["eps"]), figure_of(system.get(word))) for system in systems]
+        return [(eps, figure.value) for eps, figure in found if figure is not None]
 
-    return Reach(name, [s["eps"] for s in systems], values("success_oblivious"), values("success_adaptive"), shown)
+    return Reach(name, points("success_oblivious"), points("success_adaptive"), shown)
 
 
 def _reached(board: Board) -> Table:
@@ -233,7 +233,23 @@ def _attacks(board: Board) -> list[Block]:
     ]  # fmt: skip
     if others:
         blocks.append(_knowing(board, others))
-    return blocks
+    spent = _spent(others)
+    return [*blocks, spent] if spent is not None else blocks
+
+
+def _spent(others: Sequence[Mapping[str, Any]]) -> Table | None:
+    """What each attack on classifier and detector together may spend on one input."""
+    members: dict[str, Mapping[str, Any]] = {}
+    for row in others:
+        members |= row.get("effort") or {}
+    if not members:
+        return None
+    kinds = list(dict.fromkeys(kind for spent in members.values() for kind in spent))
+    rows = [
+        [name, *(f"{spent[kind]:g}" if kind in spent else "-" for kind in kinds)] for name, spent in members.items()
+    ]
+    heads = ["", *(kind.replace("_", " ") for kind in kinds)]
+    return Table(heads, rows, "What these attacks may spend on one input", "Steps are for each restart and target.")
 
 
 def _fooled(rows: Sequence[Mapping[str, Any]], name: str) -> Figure | None:

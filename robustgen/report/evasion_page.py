@@ -92,7 +92,7 @@ def evasion_page(
 def evasion_curve(summary: Mapping[str, Any]) -> Figure:
     """Success against eps, of a run that looked for the smallest changes."""
     points: Sequence[Mapping[str, Any]] = summary["curve"]
-    line = Reach(summary["guard"], [p["eps"] for p in points], None, [p["success"] for p in points])
+    line = Reach(summary["guard"], [], [(p["eps"], p["success"]) for p in points])
     return success_curves([line], f"eps ({summary['norm']}: size of the change allowed)")
 
 

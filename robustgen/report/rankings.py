@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -58,14 +59,14 @@ def interval_dots(
 
 @dataclass(frozen=True)
 class Reach:
-    """What attackers reach at rising `eps`, each (m,): those who do not know the detector, and those who do (NaN-free;
-    None if nobody who knows it tried). `shown`: with a colour and a name; else a thin line among others.
+    """What attackers reach, as points (eps, success) at rising eps: those who do not know the detector, and those who
+    do, who may have tried other sizes (no points if nobody tried). `shown`: with a colour and a name; else a thin line
+    among others.
     """
 
     name: str
-    eps: Sequence[float]
-    oblivious: Sequence[float] | None
-    adaptive: Sequence[float] | None
+    oblivious: Sequence[tuple[float, float]]
+    adaptive: Sequence[tuple[float, float]]
     shown: bool = True
 
 
@@ -80,21 +81,27 @@ def success_curves(lines: Sequence[Reach], xlabel: str, title: str | None = None
             named += line.shown
             width = 1.9 if line.shown else 0.8
             label = legend_label(line.name) if line.shown else None
-            if line.oblivious is not None:
-                y = array(line.oblivious, f"success against {line.name!r}", "m")
-                alone = label if line.adaptive is None else None
-                axes.plot(line.eps, y, color=colour, linestyle=(0, (4, 2)), linewidth=0.8 * width, label=alone)
-            if line.adaptive is not None:
-                y = array(line.adaptive, f"success against {line.name!r}", "m")
+            if line.oblivious:
+                x, y = _points(line.oblivious, line.name)
+                alone = None if line.adaptive else label
+                axes.plot(x, y, color=colour, linestyle=(0, (4, 2)), linewidth=0.8 * width, label=alone)
+            if line.adaptive:
+                x, y = _points(line.adaptive, line.name)
                 axes.plot(
-                    line.eps, y, color=colour, linewidth=width, label=label, zorder=3,
-                    marker=marker if line.shown else "", markersize=5,
+                    x, y, color=colour, linewidth=width, label=label, zorder=3,
+                    marker=marker if line.shown else ".", markersize=5,
                 )  # fmt: skip
         axes.set_ylim(0, 1.02)
         axes.set_xlim(left=0)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
         place_legend(figure, axes)
         return settle(figure)
+
+
+def _points(points: Sequence[tuple[float, float]], name: str) -> tuple[Any, Any]:
+    eps, success = zip(*points, strict=True)
+    what = f"success against {name!r}"
+    return array(eps, f"eps of {what}", "m"), array(success, what, "m")
 
 
 def frontier(

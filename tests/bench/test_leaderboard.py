@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import bench_toys as toys
+from robustgen.bench import adversarial_page
 from robustgen.bench.adversarial import merged
 from robustgen.bench.cell import Found, config, key
 from robustgen.bench.compare import compared
@@ -22,6 +23,7 @@ from robustgen.bench.places import identities
 from robustgen.bench.store import Store
 from robustgen.bench.suite import Board, Suite, parse
 from robustgen.errors import ArtifactError, UsageError
+from robustgen.report.page import Picture
 
 TEXT = """
 name = "trial"
@@ -229,6 +231,22 @@ def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path:
     assert proven.value == pytest.approx(0.5 * SKILLS["gat"] + 0.005)
     assert written(proven, "percent") in text
     assert "no bounds are known of the scores of pca" in text
+
+
+def test_curves_are_drawn_of_the_sizes_that_were_tried(suite: Suite, tmp_path: Path) -> None:
+    """Who knows the detector attacks fewer sizes than who does not, or one alone."""
+    (board, _) = stored(suite, tmp_path, SKILLS).boards
+    row = board.rows[0]
+    (at,) = [system for system in row.detail["systems"] if system["eps"] == 0.1]
+    systems = [at | {"eps": eps, "success_adaptive": None} for eps in (0.02, 0.05)] + [at]
+    line = adversarial_page._reach(row.name, systems, shown=True)
+    assert [eps for eps, _ in line.oblivious] == [0.02, 0.05, 0.1]
+    assert line.adaptive == [(0.1, at["success_adaptive"]["value"])]
+    row.detail["systems"] = systems
+    (picture,) = [block for block in adversarial_page._curves(board) if isinstance(block, Picture)]
+    (axes,) = picture.figure.axes
+    drawn = {tuple(map(float, curve.get_xdata())) for curve in axes.get_lines()}
+    assert {(0.02, 0.05, 0.1), (0.1,)} <= drawn
 
 
 def test_comparison_tells_only_what_the_intervals_do_not_explain(suite: Suite, tmp_path: Path) -> None:
