@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from robustgen.errors import UsageError
@@ -27,6 +27,9 @@ def _each(values: Float[Tensor, " n"], like: Tensor) -> Tensor:
 class ThreatModel:
     """Perturbations of size at most `eps` in `norm`, with every value kept in [`low`, `high`]; all in input units.
 
+    `still`: a value such as that of a constant background. Pixels (n, channels, height, width) whose channels all have
+    it, of other inputs values that are it, must stay as they are. For attacks whose every point is projected.
+
     Raises `UsageError` for an unknown norm, a negative or infinite `eps`, or an `eps` that exceeds the whole box.
 
     >>> import torch
@@ -39,6 +42,7 @@ class ThreatModel:
     eps: float
     low: float = 0.0
     high: float = 1.0
+    still: float | None = None
 
     def __post_init__(self) -> None:
         if self.norm not in get_args(Norm):
@@ -66,7 +70,15 @@ class ThreatModel:
         values = x[0].numel() if len(x) else 1
         rounding = 6e-8 * max(1.0, x.abs().max().item() if x.numel() else 1.0)
         slack = rounding * {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": 0.0}[self.norm]
+        if self.still is not None:
+            inside &= ((x_adv == x) | self.free(x, self.still)).flatten(1).all(1)
         return inside & (self.distance(x_adv.double(), x.double()) <= self.eps * (1 + 1e-6) + slack)
+
+    @staticmethod
+    def free(x: Float[Tensor, "n *shape"], still: float) -> Bool[Tensor, "n *shape"]:
+        """Which values of clean inputs may change where those that are `still` may not."""
+        free: Tensor = x != still
+        return free.any(1, keepdim=True).expand_as(x) if x.dim() == 4 else free
 
     def project(
         self, x_adv: Float[Tensor, "n *shape"], x: Float[Tensor, "n *shape"], radius: Float[Tensor, " n"] | None = None
@@ -74,6 +86,8 @@ class ThreatModel:
         """The legal point nearest to `x_adv` (in Euclidean distance): ball and box together, not one after the
         other. `radius`: each row's own size of the ball instead of `eps` (not in L0).
         """
+        if self.still is not None:
+            x_adv = torch.where(self.free(x, self.still), x_adv, x)
         if self.norm == "linf":
             eps = self.eps if radius is None else _each(radius, x)
             lowest, highest = (x - eps).clamp(min=self.low), (x + eps).clamp(max=self.high)

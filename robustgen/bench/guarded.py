@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.artifacts import read_artifact, write_artifact
+from robustgen.artifacts import digest, read_artifact, write_artifact
 from robustgen.bench.cell import Cell, Found, Work, deep
 from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
-from robustgen.data.source import Source
+from robustgen.data.source import Source, Split
 from robustgen.errors import DataError
 from robustgen.evaluation.threats import Kind, Plan, evaluate, oblivious
 from robustgen.guard import Guard
@@ -69,6 +70,7 @@ class Attacked(Cell):
     """What attackers who know the classifier alone make of `n` test inputs: every detector is shown the same."""
 
     kind: ClassVar[str] = "attacks"
+    version: ClassVar[int] = 2
     data: str
     victim: Classifier
     eps: tuple[float, ...]
@@ -121,7 +123,7 @@ class Adversarial(Cell):
     """
 
     kind: ClassVar[str] = "adversarial"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     data: str
     victim: Classifier
     detector: Fit | GuardOf
@@ -180,8 +182,25 @@ class Adversarial(Cell):
             fit_seconds=sum(read_metrics(work, part)["fit_seconds"] for part in fits.values()),
             told=lambda what, share: work.progress(share),
         )
-        about = {"detector": guard.name, "victim": self.victim.title, "seed": self.seed}
+        about = {
+            "detector": guard.name,
+            "victim": self.victim.title,
+            "seed": self.seed,
+            "splits": _splits(source, index),
+        }
         return Found(about | figures, {"index": index, **arrays})
+
+
+def _splits(source: Source, attacked: Any) -> dict[str, Any]:
+    """Which rows were used for what: how many, and the SHA-256 of their numbers, sorted, as 64 bit. Attacked inputs are
+    clean ones of the test split, whose own verdicts count too.
+    """
+    splits: tuple[Split, ...] = ("train", "calibration", "test")
+    rows = {split: source.rows(split) for split in splits} | {"attacked": attacked}
+    return {
+        name: {"n": len(row), "sha256": digest(np.sort(np.asarray(row, dtype="<i8")).tobytes())}
+        for name, row in rows.items()
+    }
 
 
 _ELSEWHERE = 1000

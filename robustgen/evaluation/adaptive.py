@@ -32,7 +32,7 @@ from robustgen.threat import ThreatModel
 _BATCH = 250
 _FOLLOWING = (EvadingPGD, EvadingCarliniWagner)
 """Attacks that need gradients of the score."""
-_DRAWS = 40
+DRAWS = 40
 """Fresh draws of a random score that the last verdict rests on."""
 
 
@@ -195,7 +195,7 @@ class _Siege:
 
     def __init__(self, guard: Guarded, x: Tensor, y: Tensor, threat: ThreatModel, names: tuple[str, ...]) -> None:
         self.guard, self.x, self.y, self.threat, self.names = guard, x, y, threat, names
-        self.draws = _DRAWS if guard.random else 1
+        self.draws = DRAWS if guard.random else 1
         nothing = torch.zeros_like(y)
         self.lost, self.fooled = nothing.bool(), nothing.bool()
         self.x_adv, self.score = x.clone(), torch.full_like(y, 0, dtype=torch.float32)

@@ -16,7 +16,8 @@ from robustgen.attacks.passes import Passes, evaluated
 from robustgen.data.source import Source
 from robustgen.errors import DataError
 from robustgen.evaluation.curve import in_one_run
-from robustgen.evaluation.quantise import quantise
+from robustgen.evaluation.handed_in import going_on
+from robustgen.evaluation.quantise import settled
 from robustgen.objectives import Misclassify, Model, Towards, margin
 from robustgen.threat import ThreatModel
 
@@ -154,9 +155,9 @@ class _Block:
         fooled = self.achieved(place, x_adv, self.logits(place, x_adv).argmax(1))
         self.unrounded[place] |= fooled
         rounded, undone = self.rounded(stage.threat, place, x_adv, fooled)
-        if getattr(stage, "mode", None) == "evaluate" and not stage.minimal and undone.any():
+        further = going_on(stage)
+        if further is not None and undone.any():
             row = place[undone]
-            further: Attack = replace(stage, mode="max-loss")  # type: ignore[call-arg]
             result = further.run(self.model, self.x[row], self.aim[row], verify=False)
             self.forward[row] += result.forward
             self.backward[row] += result.backward
@@ -165,12 +166,11 @@ class _Block:
 
     def rounded(self, threat: ThreatModel, place: Tensor, x_adv: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
         """`x_adv` on levels, and where (m,) that undid that it `fooled`."""
-        rounded = quantise(threat, x_adv, self.x[place])
-        undone = fooled & ~self.achieved(place, rounded, self.logits(place, rounded).argmax(1))
-        rounded[undone] = quantise(threat, x_adv[undone], self.x[place[undone]], outward=True)
-        again = self.achieved(place[undone], rounded[undone], self.logits(place[undone], rounded[undone]).argmax(1))
-        undone[undone.clone()] = ~again
-        return rounded, undone
+
+        def works(row: Tensor, points: Tensor) -> Tensor:
+            return self.achieved(place[row], points, self.logits(place[row], points).argmax(1))
+
+        return settled(threat, x_adv, self.x[place], works, fooled)
 
     def needed(self, stage: Attack, x_adv: Tensor, x: Tensor) -> Tensor:
         """(m,) how large a change is that fooled: itself in one run for all sizes, else the least of the grid."""

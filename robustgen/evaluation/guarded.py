@@ -72,7 +72,8 @@ class AttackedArrays:
     what the system says of the results, `predicted` and `score`.
 
     `legal`: whether each result lies in the ball and the box, None = all do. `label`: where given, it is compared with
-    that of the clean rows. `seconds`: what the attack took. Raises `UsageError` for an unknown threat, `DataError` for
+    that of the clean rows. `seconds`: what the attack took; `effort`: what each of its members may spend on an input
+    (steps, restarts, targets, queries, draws). Raises `UsageError` for an unknown threat, `DataError` for
     arrays that do not fit each other.
     """
 
@@ -86,6 +87,7 @@ class AttackedArrays:
     legal: Mask | None = None
     label: Labels | None = None
     seconds: float | None = None
+    effort: Mapping[str, Mapping[str, int]] | None = None
 
     def __post_init__(self) -> None:
         if self.threat not in get_args(Threat):
@@ -179,6 +181,7 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
         "precision": _precision(clean.score, caught, value),
         "failed_flagged": told(rate_above(failed, value)) if len(failed) else None,
         "seconds": attacked.seconds,
+        "effort": None if attacked.effort is None else {name: dict(spent) for name, spent in attacked.effort.items()},
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
@@ -110,21 +110,6 @@ def background(source: Source, most: int = 2000, share: float = 0.1) -> float | 
     value = corners.flatten().mode().values
     constant = (corners == value).all(1).double().mean().item() > 0.5
     return value.item() if constant and (x == value).double().mean().item() >= share else None
-
-
-def object_mask(x: Float[Tensor, "n c h w"], value: float) -> Bool[Tensor, "n c h w"]:
-    """Where an attack on the object may change an image: everywhere but at pixels whose channels all have the
-    background's `value`.
-    """
-    _require_image(x)
-    return (x != value).any(1, keepdim=True).expand_as(x)
-
-
-def masked(
-    x_adv: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n c h w"]
-) -> Float[Tensor, "n c h w"]:
-    """`x_adv` where the mask is, `x` elsewhere."""
-    return torch.where(mask, x_adv, x)
 
 
 def _signs(keys: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from robustgen.errors import UsageError
@@ -50,6 +51,29 @@ def quantise(
     left = cost.sum(1, keepdim=True) - torch.cat([torch.zeros_like(gain[:, :1]), gain.cumsum(1)[:, :-1]], 1)
     inwards = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, left > threat.eps**power)
     return torch.where(inwards.reshape(x.shape), inner, nearest)
+
+
+def settled(
+    threat: ThreatModel,
+    x_adv: Float[Tensor, "n *shape"],
+    x: Float[Tensor, "n *shape"],
+    works: Callable[[Int64[Tensor, " k"], Float[Tensor, "k *shape"]], Bool[Tensor, " k"]],
+    fooled: Bool[Tensor, " n"] | None = None,
+) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
+    """`x_adv` on levels, and where (n,) that undid a success: to the nearest levels or, where those undo it, to the
+    levels away from `x`, as an attacker would who has to hand in an image file.
+
+    `works`: (numbers of rows (k,), points) -> which of these points are successes. `fooled`: which of `x_adv` are, if
+    that is known.
+    """
+    every = torch.arange(len(x), device=x.device)
+    fooled = works(every, x_adv) if fooled is None else fooled
+    rounded = quantise(threat, x_adv, x)
+    undone = fooled & ~works(every, rounded)
+    row = undone.nonzero()[:, 0]
+    rounded[row] = quantise(threat, x_adv[row], x[row], outward=True)
+    undone[row] = ~works(row, rounded[row])
+    return rounded, undone
 
 
 def _level(threat: ThreatModel, number: Tensor, like: Tensor) -> Tensor:

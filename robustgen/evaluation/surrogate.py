@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustgen.evaluation.adaptive import Evasion, Guarded, evade, verdicts
+from robustgen.evaluation.adaptive import DRAWS, Evasion, Guarded, evade, verdicts
 from robustgen.objectives import Score
 from robustgen.threat import ThreatModel
 
@@ -45,7 +45,7 @@ def transfer(surrogate: Any, guard: Guarded, x: Tensor, y: Tensor, threat: Threa
     tried = evade(tighter, x, y, threat, **options)
     if not len(x):
         return tried
-    wrong, accepted, score, _ = verdicts(guard, tried.x_adv, y, 40 if guard.random else 1)
+    wrong, accepted, score, _ = verdicts(guard, tried.x_adv, y, DRAWS if guard.random else 1)
     lost = wrong & accepted
     found = {name: lost & (tried.member == tried.members.index(name)) for name in tried.members}
     found["clean"] = found["clean"] | (lost & (tried.member < 0))

@@ -27,9 +27,9 @@ from robustgen.evaluation.bundles import BUNDLES, Bundle
 from robustgen.evaluation.certified import certified_figures
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays, Threat
 from robustgen.evaluation.guarded_system import cell
+from robustgen.evaluation.handed_in import evading_images, fooling_images
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
-from robustgen.evaluation.noise import background, masked, noise_controls, object_mask
-from robustgen.evaluation.quantise import quantise
+from robustgen.evaluation.noise import background, noise_controls
 from robustgen.evaluation.surrogate import transfer
 from robustgen.evaluation.tramer import Known, best_of, of_classifier, published
 from robustgen.guard import Guard
@@ -77,21 +77,18 @@ def oblivious(
 ) -> dict[Kind, Tensor]:
     """What attackers who know `model` alone make of inputs (n, *shape) with labels (n,): legal, and for images rounded
     to 256 levels. FGSM at the second size, PGD at every size and at parts of the headline's, Auto-PGD in L2, the
-    smallest L2 change by DDN, Square; for images with a constant background also PGD that leaves it alone.
+    smallest L2 change by DDN, Square; for images with a constant background also PGD that never touches it.
     """
-    attacks = _oblivious(source.spec, plan)
+    image = source.spec.kind == "image"
+    attacks = _oblivious(source.spec, plan, background(source) if image else None)
     found: dict[Kind, Tensor] = {}
     for number, (kind, attack) in enumerate(attacks.items()):
         told(f"{kind.attack} {kind.norm} {kind.eps:g}", number / len(attacks))
-        found[kind] = _rounded(source.spec, attack.threat, attack(model, x, y), x)
-    empty = background(source) if source.spec.kind == "image" else None
-    if empty is not None:
-        kind = Kind("pgd", "linf", plan.headline)
-        found[kind._replace(attack="pgd-object")] = masked(found[kind], x, object_mask(x, empty))
+        found[kind] = fooling_images(attack, model, x, y) if image else attack(model, x, y)
     return found
 
 
-def _oblivious(spec: DataSpec, plan: Plan) -> dict[Kind, Attack]:
+def _oblivious(spec: DataSpec, plan: Plan, empty: float | None) -> dict[Kind, Attack]:
     def threat(norm: str, eps: float) -> ThreatModel:
         return ThreatModel(cast(Norm, norm), eps, spec.low, spec.high)
 
@@ -111,11 +108,10 @@ def _oblivious(spec: DataSpec, plan: Plan) -> dict[Kind, Attack]:
         made[Kind("ddn", "l2", whole)] = DDN(threat=threat("l2", whole), **common)
         square = Square(threat=threat("linf", plan.headline), queries=plan.queries, **common)
         made[Kind("square", "linf", plan.headline)] = square
+    if empty is not None:
+        still = ThreatModel("linf", plan.headline, spec.low, spec.high, still=empty)
+        made[Kind("pgd-object", "linf", plan.headline)] = PGD(threat=still, **pgd)
     return made
-
-
-def _rounded(spec: DataSpec, threat: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
-    return quantise(threat, x_adv, x) if spec.kind == "image" else x_adv
 
 
 def evaluate(
@@ -204,7 +200,6 @@ def _knowing(
     found: list[AttackedArrays] = []
     row, label = np.arange(len(x)), y.cpu().numpy()
     whole = BUNDLES[plan.bundle]
-    by_answers = ("square",)
     inside: Evasion | None = None
     for size in sorted(plan.adaptive or (plan.headline,)):
         threat, kind = ThreatModel("linf", size, spec.low, spec.high), Kind(plan.bundle, "linf", size)
@@ -213,14 +208,16 @@ def _knowing(
         inside = evade(guard, x, y, threat, bundle=plan.bundle, known=inside, seed=plan.seed)
         seconds = time.perf_counter() - began
         found.append(_evaded("W", kind, row, inside, guard, label, seconds))
-        rounded = _rounded(spec, threat, inside.x_adv, x)
         if spec.kind == "image":
-            found.append(_arrays(guard, "W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, rounded, label))
+            told(f"the same in image files, eps {size:g}", 0.5)
+            made = evading_images(guard, x, y, threat, inside, bundle=plan.bundle, seed=plan.seed)
+            found.append(_arrays(guard, "W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, made, label))
         told(f"queries, eps {size:g}", 0.6)
         began = time.perf_counter()
-        asked = evade(guard, x, y, threat, bundle=_queries(whole), only=by_answers, seed=plan.seed)
+        asked = evade(guard, x, y, threat, bundle=_queries(whole), seed=plan.seed)
         seconds = time.perf_counter() - began
-        found.append(_evaded("Q", kind._replace(attack="square"), row, asked, guard, label, seconds))
+        by = "square and hop-skip-jump" if whole.boundary_queries else "square"
+        found.append(_evaded("Q", kind._replace(attack=by), row, asked, guard, label, seconds))
         if rival is not None:
             told(f"transfer, eps {size:g}", 0.7)
             began = time.perf_counter()
@@ -249,7 +246,18 @@ def _evaded(
     threat: Threat, kind: Kind, row: Any, evasion: Evasion, guard: Guard, label: Any, seconds: float
 ) -> AttackedArrays:
     predicted, score = _judged(guard, evasion.x_adv)
-    return AttackedArrays(threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label, seconds=seconds)
+    return AttackedArrays(
+        threat,
+        kind.attack,
+        kind.norm,
+        kind.eps,
+        row,
+        predicted,
+        score,
+        label=label,
+        seconds=seconds,
+        effort=evasion.effort,
+    )
 
 
 def _stored(clean: CleanArrays, attacked: Sequence[AttackedArrays]) -> dict[str, Any]:

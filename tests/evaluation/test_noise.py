@@ -12,14 +12,13 @@ from robustgen.evaluation.noise import (
     background,
     blur,
     gaussian,
-    masked,
     noise_controls,
-    object_mask,
     rounded,
     shift,
     sign,
     smooth,
 )
+from robustgen.threat import ThreatModel
 
 
 @pytest.fixture
@@ -69,11 +68,13 @@ def test_the_background_of_digits_is_known_and_left_alone() -> None:
     source = load("digits")
     assert background(source) == 0.0
     x = source.read(source.rows("test")[:20]).x
-    mask = object_mask(x, 0.0)
-    changed = masked(sign(x, 0.1), x, mask)
+    threat = ThreatModel("linf", 0.1, still=0.0)
+    changed = threat.project(sign(x, 0.1), x)
     assert (changed[x == 0] == 0).all()
     assert not torch.equal(changed, x)
-    assert 0.2 < mask.float().mean() < 0.9
+    assert threat.allows(changed, x).all()
+    assert not threat.allows(sign(x, 0.1), x).any()
+    assert 0.2 < threat.free(x, 0.0).float().mean() < 0.9
 
 
 def test_images_alone_are_blurred() -> None:

@@ -1,0 +1,118 @@
+"""Attackers who have to hand in an image file: every value on one of its 256 levels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from robustgen.attacks.base import Attack
+from robustgen.evaluation.adaptive import DRAWS, Evasion, Guarded, evade, verdicts
+from robustgen.evaluation.noise import rounded
+from robustgen.evaluation.quantise import LEVELS, settled
+from robustgen.evaluation.surrogate import straight_through
+from robustgen.threat import ThreatModel
+
+_BATCH = 250
+
+
+def going_on(attack: Attack) -> Attack | None:
+    """`attack` with all its steps taken, if it stopped at its first success, which rounding may undo; else None."""
+    if getattr(attack, "mode", None) != "evaluate" or attack.minimal:
+        return None
+    further: Attack = replace(attack, mode="max-loss")  # type: ignore[call-arg]
+    return further
+
+
+def fooling_images(
+    attack: Attack, model: nn.Module, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+) -> Float[Tensor, "n *shape"]:
+    """What `attack` makes of images, on levels: where rounding undoes a success, the levels further away are tried, and
+    then an attack that goes on after its first success.
+    """
+
+    def fooled(row: Tensor, points: Tensor) -> Tensor:
+        parts = zip(points.split(_BATCH), y[row].split(_BATCH), strict=True)
+        with torch.no_grad():
+            return torch.cat([model(part).argmax(1) != label for part, label in parts])
+
+    found, undone = settled(attack.threat, attack(model, x, y), x, fooled)
+    row, further = undone.nonzero()[:, 0], going_on(attack)
+    if len(row) and further is not None:
+        again = further(model, x[row], y[row])
+        found[row] = settled(attack.threat, again, x[row], lambda part, points: fooled(row[part], points))[0]
+    return found
+
+
+@final
+class InLevels(nn.Module):
+    """`guard` behind a reader of image files: it sees inputs on 256 levels, and gradients pass the rounding as if it
+    were not there (`straight_through`).
+    """
+
+    def __init__(self, guard: Guarded, low: float, high: float) -> None:
+        super().__init__()
+        self._guard = [guard]  # no part of this one
+        self.round = straight_through(lambda x: rounded(x, low, high))
+        self.classifier = _Behind(guard.classifier, self.round)
+
+    @property
+    def threshold(self) -> Any:
+        return self._guard[0].threshold
+
+    @property
+    def calibration_scores(self) -> Any:
+        return self._guard[0].calibration_scores
+
+    @property
+    def differentiable(self) -> bool:
+        return self._guard[0].differentiable
+
+    @property
+    def random(self) -> bool:
+        return self._guard[0].random
+
+    def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        return self._guard[0].score(self.round(x), label)
+
+
+class _Behind(nn.Module):
+    def __init__(self, network: nn.Module, round: Any) -> None:
+        super().__init__()
+        self.network, self.round = network, round
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.round(x))
+        return logits
+
+
+def evading_images(
+    guard: Guarded,
+    x: Float[Tensor, "n *shape"],
+    y: Int64[Tensor, " n"],
+    threat: ThreatModel,
+    found: Evasion,
+    **options: Any,
+) -> Float[Tensor, "n *shape"]:
+    """What became of the inputs under attack, `found`, on levels. Where rounding undoes a success, and the levels
+    further away do too, the attacks of `evade` (`options`) are run once more on the guard as it sees image files.
+    """
+
+    def passes(row: Tensor, points: Tensor) -> Tensor:
+        wrong, accepted, *_ = verdicts(guard, points, y[row], DRAWS if guard.random else 1)
+        return wrong & accepted
+
+    made, undone = settled(threat, found.x_adv, x, passes, found.lost)
+    row = undone.nonzero()[:, 0]
+    step = (threat.high - threat.low) / (LEVELS - 1)
+    whole = replace(
+        threat, eps=math.floor(threat.eps / step * (1 + 1e-6)) * step
+    )  # all of its points round into the ball
+    if len(row) and whole.eps:
+        again = evade(InLevels(guard, threat.low, threat.high), x[row], y[row], whole, **options)
+        made[row] = settled(threat, again.x_adv, x[row], lambda part, points: passes(row[part], points), again.lost)[0]
+    return made
