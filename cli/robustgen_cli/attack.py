@@ -368,7 +368,7 @@ def _rows(found: Robustness, summary: dict[str, Any]) -> list[tuple[str, str, st
         *_steps(summary),
         ("forward / backward passes", f"{summary['forward_passes']} / {summary['backward_passes']}", ""),
         ("seconds", f"{summary['seconds']:.1f}", ""),
-        _diagnosis(summary["diagnosis"]),
+        _diagnosis(summary["diagnosis"], len(summary["warnings"])),
     ]
 
 
@@ -386,7 +386,9 @@ def _steps(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [("mean first-success step", mean, f"ceiling {summary['ceiling']:.1f}x")]
 
 
-def _diagnosis(findings: list[dict[str, Any]]) -> tuple[str, str, str]:
+def _diagnosis(findings: list[dict[str, Any]], warnings: int) -> tuple[str, str, str]:
+    """What the run's own checks found, and how much else there is to be told, which --quiet leaves out."""
     failed = sum(not finding["holds"] for finding in findings)
     count = f"{len(findings)} checks"
-    return ("diagnosis", f"{failed} of {count} failed" if failed else f"ok: {count}", "see warnings" if failed else "")
+    text = f"{failed} of {count} failed" if failed else f"ok: {count}"
+    return ("diagnosis", text, f"{warnings} warnings" if warnings > 1 else "1 warning" if warnings else "")

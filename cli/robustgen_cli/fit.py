@@ -119,6 +119,12 @@ def fit(
         source = load(data, size=size)
         name = choice(source.spec.shape if through is None and codec is None else (1,))
     given = {"preset": preset, "epochs": o.count_of(epochs)}
+    for option in [option for option, value in given.items() if value is not None and not accepts(name, option)]:
+        said = f"--{option} is how long a detector trains, and {name} has no such option"
+        if not chosen:
+            raise UsageError(f"{said}: leave it out")
+        output.warn([f"{said}: it is left out"], quiet)
+        given[option] = None
     options = settings(name, declared(name), given, param, elsewhere=("seed",)) | (
         {"seed": seed} if accepts(name, "seed") else {}
     )

@@ -135,7 +135,7 @@ def interpolate(
         if out is not None:
             from robustgen.report.interpolations import corner_grids, path_strip
 
-            names = ", ".join(source.label(row) for row in chosen)
+            names = ", ".join(map(_said, rows or corners or (), map(source.label, chosen)))
             draw = corner_grids if corners is not None else path_strip
             figure = draw(found, spec, f"inputs {names} of {source.spec.name}")
             write_atomically(out, partial(figure.savefig, dpi=150, format="png"), force)
@@ -204,6 +204,11 @@ def _inputs(
     if len(batch) < len(chosen):
         raise DataError(f"some of these inputs cannot be read ({', '.join(source.skipped)}): choose others")
     return chosen, batch.x
+
+
+def _said(number: int, label: str) -> str:
+    """An input by the number that was asked for, and its name if it has one."""
+    return str(number) if label.isdigit() else f"{number} ({label})"
 
 
 def _show(found: list[Course], what: str) -> None:

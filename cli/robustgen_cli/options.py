@@ -44,7 +44,7 @@ def sizes(text: str) -> Sizes:
         return Sizes(sorted({number(part) for part in text.split(",")}))
     count = int(parts[2]) if len(parts) == 3 and parts[2].isascii() and parts[2].isdigit() else 0
     if not 2 <= count <= 1000:
-        raise typer.BadParameter(f"{text!r} is not a range: write it like 0:0.3:16 (from, to, how many, at least 2)")
+        raise typer.BadParameter(f"{text!r} is not a range: write it like 0:0.3:16 (from, to, how many, 2 to 1000)")
     number(parts[0]), number(parts[1])
     low, high = Fraction(parts[0]), Fraction(parts[1])  # exact, so that 0:0.3:16 holds 0.06 and not its neighbour
     return Sizes(sorted({float(low + (high - low) * i / (count - 1)) for i in range(count)}))

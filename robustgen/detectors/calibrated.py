@@ -277,12 +277,13 @@ class CalibratedDetector:
         write_artifact(directory, "detector", config, tensors)
 
     @classmethod
-    def load(cls, path: Path, model: LoadedModel | None = None) -> CalibratedDetector:
+    def load(cls, path: Path | str, model: LoadedModel | None = None) -> CalibratedDetector:
         """Read a saved detector. `model`: the classifier it looks through, if that was not stored with it.
 
         Raises `ArtifactError` if the artifact is damaged, `UsageError` if another classifier is given than it was
         fitted with.
         """
+        path = Path(path)
         artifact = read_artifact(path, "detector")
         config = artifact.config
         try:

@@ -27,8 +27,9 @@ class KMeansDetector(Detector):
     that a cluster must have to count (after He, Xu, Deng 2003, who tell large clusters from small ones): then anomalies
     among the training inputs that form a cluster of their own stay anomalies. If no cluster is as large, the largest
     counts. `per_class`: as many centroids of each class of labelled training inputs, and an input is judged by those of
-    the class that a classifier predicts, which is the score's condition. `scale`: see `Detector`. scikit-learn fits (in
-    mini-batches when the data exceeds 512 MiB), torch scores.
+    the class that a classifier predicts, which is the score's condition; one predicted as a class that no training
+    input had, by the centroid farthest from it. `scale`: see `Detector`. scikit-learn fits (in mini-batches when the
+    data exceeds 512 MiB), torch scores.
     """
 
     centroids: Tensor
@@ -101,9 +102,6 @@ class KMeansDetector(Detector):
             return None
         if condition is None or condition.is_floating_point() or condition.shape != x.shape[:1]:
             raise UsageError("k-means with per_class judges an input by its class: pass the labels that are predicted")
-        unknown = ~torch.isin(condition, self.owner)
-        if unknown.any():
-            raise UsageError(f"no training input was of class {int(condition[unknown][0])}: there is no centroid of it")
         return condition[:, None].to(self.owner) != self.owner
 
     def _score(self, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -116,6 +114,10 @@ class KMeansDetector(Detector):
 
 
 def _nearest(x: Tensor, centroids: Tensor, foreign: Tensor | None = None) -> Tensor:
-    """The nearest centroid of each row, by the cheap expansion: its distance is to be computed without cancellation."""
+    """The nearest centroid of each row, by the cheap expansion: its distance is to be computed without cancellation.
+    Where all are foreign (n, centroids), the farthest.
+    """
     distance = centroids.square().sum(1) - 2 * x @ centroids.T
-    return (distance if foreign is None else distance.masked_fill(foreign, torch.inf)).argmin(1)
+    if foreign is None:
+        return distance.argmin(1)
+    return torch.where(foreign.all(1), distance.argmax(1), distance.masked_fill(foreign, torch.inf).argmin(1))

@@ -209,7 +209,7 @@ def chosen(attacks: dict[str, Attack], only: Sequence[str] | None, named: Sequen
                     f"this bundle has no {name} for this norm and these inputs, only {', '.join(attacks)}: take "
                     "adaptive-strong, or linf"
                 )
-            raise UsageError(suggestion(name, [*FAMILIES, *attacks], "adaptive attack"))
+            raise UsageError(suggestion(name, sorted({*FAMILIES, *attacks}), "adaptive attack"))
     return {member: attack for member, attack in attacks.items() if any(_is_of(member, name) for name in only)}
 
 

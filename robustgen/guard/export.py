@@ -138,7 +138,8 @@ def _onnx(program: Any, path: Path) -> Callable[[Tensor], Any]:
 
     with _quiet():
         try:
-            made = torch.onnx.export(program, dynamo=True, verbose=False)
+            # its optimiser takes x + 1e-8 for x, which under a square root it is not
+            made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
         except Exception as error:  # of the exporter, which names its own stages
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise UsageError(f"ONNX has no word for something in this guard ({reason}): export to .pt2") from error

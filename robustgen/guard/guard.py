@@ -330,14 +330,14 @@ class Guard(nn.Module):
         save(self, directory)
 
     @staticmethod
-    def load(path: Path, model: LoadedModel | None = None) -> Guard:
+    def load(path: Path | str, model: LoadedModel | None = None) -> Guard:
         """Read a saved guard. `model`: its classifier, if that was your own code and is not stored with it.
 
         Raises `ArtifactError` if the artifact is damaged, `UsageError` if another classifier is given.
         """
         from robustgen.guard.saved import load
 
-        return load(path, model)
+        return load(Path(path), model)
 
 
 def _loaded(network: nn.Module) -> LoadedModel:

@@ -35,6 +35,13 @@ def _points(summary: Summary) -> list[Mapping[str, Any]]:
     return sorted(points, key=lambda point: float(point["eps"]))
 
 
+def _to_the_end(points: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without what follows once the curve no longer falls, which may reach far: the whole box, for some attacks."""
+    last = points[-1]["robust_accuracy"]
+    end = next(place for place, point in enumerate(points) if point["robust_accuracy"] == last)
+    return points if points[-1]["eps"] <= 2 * points[end]["eps"] or end < 2 else points[: end + 1]
+
+
 def falls_to_half(summary: Summary) -> float | None:
     """The smallest eps of the curve at which at most half of the clean accuracy is left."""
     clean, points = number(summary.get("clean_accuracy")), _points(summary)
@@ -47,6 +54,7 @@ def curve(summary: Summary) -> list[Block]:
     points = _points(summary)
     if len(listed(summary.get("curve"))) < 2 or len(points) < 2:
         return []
+    every, points = len(points), _to_the_end(points)
     eps = [float(point["eps"]) for point in points]
     robust = [float(point["robust_accuracy"]) for point in points]
     ends = [point.get("robust_accuracy_interval") for point in points]
@@ -66,7 +74,8 @@ def curve(summary: Summary) -> list[Block]:
     half = falls_to_half(summary)
     said = "" if half is None else f" Half of the clean accuracy is gone at eps {size(half)}."
     texts = sizes_of(eps)
-    shown = sorted({round(place) for place in np.linspace(0, len(points) - 1, min(_POINTS, len(points)))})
+    spread = np.linspace(0, len(points) - 1, min(_POINTS, len(points)))
+    shown = sorted({round(place) for place in spread} | {place for place, value in enumerate(eps) if value == half})
     return [
         Paragraph(
             "The further an attacker may go, the fewer inputs hold. A curve that falls steeply from the start is that "
@@ -81,7 +90,7 @@ def curve(summary: Summary) -> list[Block]:
             ("eps", "robust accuracy", "95 % interval"),
             [(texts[place], share(robust[place]), interval(ends[place])) for place in shown],
             caption="The curve in numbers",
-            note="" if len(shown) == len(points) else f"{len(shown)} of {len(points)} points; all are in results.json.",
+            note="" if len(shown) == every else f"{len(shown)} of {every} points; all are in results.json.",
         ),
     ]
 

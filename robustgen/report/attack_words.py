@@ -108,6 +108,9 @@ def reach(summary: Summary, image: bool) -> str:
     if eps == 0:
         return "change nothing (eps 0)"
     value = "pixel" if image else "value"
+    if smallest(summary):
+        inside = "; ".join(filter(None, (str(norm or ""), _range(summary, value))))
+        return f"change an input as far as it takes, by the smallest change it finds ({inside})"
     text = {
         "linf": f"change every {value} by up to {size(eps)}",
         "l2": f"move an input by up to {size(eps)} in Euclidean distance",
@@ -117,6 +120,18 @@ def reach(summary: Summary, image: bool) -> str:
     same = ", all inputs in the same way" if summary.get("attack") == "universal" else ""
     details = "; ".join(filter(None, (str(norm or ""), _range(summary, value))))
     return text + (f" ({details})" if details else "") + same
+
+
+def smallest(summary: Summary) -> bool:
+    """Whether the attack took whatever change was needed, the smallest it could find: none came near its eps."""
+    eps, most = number(summary.get("eps")), _own_norm(summary, "max")
+    minimal = mapping(summary.get("configuration")).get("mode") == "minimal"
+    return minimal and eps is not None and most is not None and most <= eps / 2
+
+
+def _own_norm(summary: Summary, which: str) -> float | None:
+    """Of the changes that fooled, measured by the attack's own norm."""
+    return number(mapping(mapping(summary.get("norms")).get(str(summary.get("norm")))).get(which))
 
 
 def _range(summary: Summary, value: str) -> str:
@@ -148,6 +163,8 @@ def verdict(summary: Summary, image: bool, aimed: bool = False) -> str:
     left = (
         ""
         if robust is None
+        else f" Half of the changes are smaller than {size(_own_norm(summary, 'median'))}."
+        if smallest(summary)
         else f" It stays right on {percent(robust)} of all {'' if n is None else f'{n:,.0f} '}inputs."
     )
     if rate is None:

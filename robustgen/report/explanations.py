@@ -87,14 +87,18 @@ def _page(explanations: Explanations, heat: NDArray[np.float64] | None) -> Page:
     ]
     order = sorted(range(len(cases)), key=lambda i: -cases[i].verdict.score)[:_ON_PAGE]
     sections = list[Section]()
+    if not order and not explanations.everything:
+        lead.append(
+            Paragraph("Nothing was flagged, so nothing is explained; --explain-all explains normal inputs too.")
+        )
     if order and heat is not None:
         top = end_of_scale(heat)
         blocks: list[Block] = [
             Paragraph(
                 "Above the input, below it the heat-map: what each pixel adds to the score, on one scale for all "
                 "inputs, which ends where 99.5 % of the pixels lie below. What lowers the score is not drawn; it is in "
-                f"the raw values, in {RAW}. Below both the input and its score; for an input with a long name the "
-                "number of its heat-map, which explanations.csv has beside the name."
+                f"the raw values, in {RAW}. Below both the input and its score; for a name of more than six "
+                "characters the number of its heat-map, which explanations.csv has beside the name."
             )
         ]
         for start in range(0, len(order), _A_SHEET):

@@ -47,6 +47,12 @@ def test_auto_goes_by_the_data_and_what_is_saved_has_the_real_name(
         "fit", "auto", "--data", world / "two.npz", "--out", "image", "--param", "epochs=1", "--seed", 3, "--json"
     )
     assert (ran.json["detector"], ran.json["options"]["seed"]) == ("autoencoder", 3)
+    preset = ("--preset", "fast", "--param", "refit=false")
+    ran = run("fit", "auto", "--data", world / "table.csv", "--fpr", "1/5", "--out", "short", *preset)
+    assert ran.code == 0
+    assert "fusion has no such option: it is left out" in ran.err
+    says = refused("fit", "pca", "--data", world / "two.npz", "--out", "no", "--preset", "fast")
+    assert "--preset is how long a detector trains, and pca has no such option: leave it out" in says
     says = refused("fit", "auto", "--data", world / "two.npz", "--out", "no", "--param", "members=pca")
     assert "unknown option of autoencoder 'members'" in says
 

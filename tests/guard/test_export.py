@@ -17,6 +17,7 @@ from robustgen.errors import RobustgenError, UsageError
 from robustgen.guard import Guard, GuardOutput
 from robustgen.guard.export import Parity, _rounding, compare, export
 from robustgen.models.build import build
+from robustgen.models.load import LoadedModel
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,22 @@ def test_the_rounding_of_a_score_is_what_double_precision_changes(offset: float,
     x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     made: Any = Summed()
     assert low <= _rounding(made, x, made(x)) <= high
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("autoencoder", {"scores": "gms+edges", "epochs": 1}), ("k-means", {"per_class": True})],
+)
+def test_small_numbers_and_choices_by_class_survive(
+    name: str, options: dict[str, Any], form: str, tmp_path: Path
+) -> None:
+    """Slopes of flat pixels lie under two square roots: 1e-8 added there is not nothing."""
+    digits, network = load("digits"), build("mlp", (1, 8, 8), 10, seed=0).eval()
+    model = LoadedModel(network, "mlp", "0" * 64) if "per_class" in options else None
+    guard = Guard(model or network, CalibratedDetector.fit(name, digits, options=options, model=model))
+    flat = (digits.read(digits.rows("test")[:20]).x > 0.5).float()
+    assert export(guard, tmp_path / f"guard.{form}", flat).holds
 
 
 def test_a_program_that_does_something_else_is_not_kept(

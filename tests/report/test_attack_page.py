@@ -284,6 +284,35 @@ def test_queries_margins_and_minimal_attacks_are_named_for_what_they_are(undrawn
     assert "How far the rest is" not in aimed, "the margin is that of the true class, not of the target"
 
 
+def test_the_smallest_changes_are_told_where_they_are() -> None:
+    """An attack that may go anywhere has a curve that ends long before the whole box, and no use for its size."""
+    eps = [0.0, 0.1, 0.2, 0.3, 8.0]
+    robust = [0.9, 0.8, 0.4, 0.0, 0.0]
+    points = [
+        {"eps": e, "robust_accuracy": r, "robust_accuracy_interval": [r, r]} for e, r in zip(eps, robust, strict=True)
+    ]
+    found = summary() | {
+        "eps": 8.0,
+        "norm": "l2",
+        "curve": points,
+        "clean_accuracy": 0.9,
+        "norms": {"l2": {"median": 0.17, "max": 0.29}},
+        "configuration": {"mode": "minimal"},
+    }
+    said = verdict(found, image=True)
+    assert "as far as it takes" in said
+    assert "Half of the changes are smaller than 0.17." in said
+    assert "up to 8" not in said
+    _, picture, table = attack_outcome.curve(found)
+    assert isinstance(picture, Picture)
+    assert isinstance(table, Table)
+    assert picture.figure.axes[0].get_lines()[0].get_xdata()[-1] == 0.3
+    assert [row[0] for row in table.rows] == ["0", "0.1", "0.2", "0.3"]
+    assert "4 of 5 points" in table.note
+    near = found | {"norms": {"l2": {"median": 3.0, "max": 7.9}}}
+    assert "up to 8" in verdict(near, image=True)
+
+
 def test_a_thousand_classes_are_cut_to_the_least_robust() -> None:
     y = np.repeat(np.arange(1000), 3)
     arrays = {"y": y, "clean_prediction": y, "prediction": (y + 1) % 1000, "success": np.arange(3000) % 4 == 0}
