@@ -25,6 +25,7 @@ from torch.utils.data import TensorDataset
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.detectors.conditional_vae import ConditionalVAEDetector
+from robustgen.evaluation.handed_in import fooling_images
 from robustgen.metrics import Array, auroc
 from robustgen.models.load import load_model
 from robustgen.objectives import Model
@@ -48,12 +49,8 @@ def changed(network: Model, x: Tensor, y: Tensor) -> dict[str, tuple[Tensor, Ten
     generator = torch.Generator().manual_seed(0)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for norm, eps in THREATS:
-        attacked = PGD(threat=ThreatModel(norm, eps), steps=20)(network, x, y)
-        whole = (255 * attacked).round() / 255
-        for kind, made in (
-            (f"pgd {norm} {eps:g}", whole),
-            (f"pgd {norm} {eps:g} object", torch.where(x > 0, whole, x)),
-        ):
+        for kind, still in ((f"pgd {norm} {eps:g}", None), (f"pgd {norm} {eps:g} object", 0.0)):
+            made = fooling_images(PGD(threat=ThreatModel(norm, eps, still=still), steps=20), network, x, y)
             label = predicted(network, made)
             found[kind] = made[label != y], label[label != y]
     signs = 2 * torch.randint(0, 2, x.shape, generator=generator) - 1

@@ -191,7 +191,7 @@ def attack(
             raise UsageError(f"{name} attacks a guard, which holds its model: leave --model out")
         attack_guard(
             name, guard, data, eps, norm=norm, bundle=bundle, only=only, out=out, split=split, limit=limit, size=size,
-            device=device, seed=seed, batch_size=batch_size, json=json, quiet=quiet, force=force,
+            device=device, seed=seed, batch_size=batch_size, diagnose=diagnose, json=json, quiet=quiet, force=force,
         )  # fmt: skip
         return
     if model is None or guard is not None or bundle is not None or only is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
+_CHECKED = 40  # inputs of the masking checks
 _FORM = 3  # of a stored block: a run that another form left half done begins anew
 _SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
 
@@ -64,6 +65,7 @@ def attack_guard(
     device: str,
     seed: int,
     batch_size: int | None,
+    diagnose: bool,
     json: bool,
     quiet: bool,
     force: bool,
@@ -111,9 +113,12 @@ def attack_guard(
         with output.counting(f"{chosen} {threat.norm} eps {threat.eps:.4g}", len(rows), quiet) as progress:
             samples, names = _attacked(siege, source, rows, directory, progress)
         summary = _summary(siege, source.spec.name, samples, names)
+        summary["checks"] = _checked(siege, source, rows, quiet) if diagnose else []
         if directory is not None:
             _write(directory, samples, summary, source)
     output.warn_skipped(source.skipped, quiet)
+    failed = [check for check in summary["checks"] if check["passed"] is False]
+    output.warn([f"{check['name']}: {check['found']}: {check['means']}" for check in failed], quiet)
     if json:
         output.emit(summary)
         return
@@ -203,6 +208,32 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
     }
 
 
+def _checked(siege: _Siege, source: Source, rows: np.ndarray[Any, Any], quiet: bool) -> list[dict[str, Any]]:
+    """Whether the figures can be believed: the masking checks, on a few of the inputs; none where all are wrong."""
+    import numpy as np
+    import torch
+
+    from robustgen.evaluation.masking import masking_checks
+
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows))).round().astype(int))]
+    batch = source.read(some).to(siege.guard.device)
+    with torch.no_grad():
+        right = siege.guard.classifier(batch.x).argmax(1) == batch.y
+    if not right.any() or not siege.threat.eps:
+        return []
+    assert batch.y is not None  # the attack had labels
+    with output.stages(quiet) as stage:
+        checks = masking_checks(
+            siege.guard,
+            siege.threat,
+            batch.x,
+            batch.y,
+            seed=siege.seed,
+            told=lambda name, share: stage(f"checking the result: {name}", share),
+        )
+    return [check.to_json() for check in checks]
+
+
 def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dict[str, Any]:
     import numpy as np
 
@@ -260,7 +291,11 @@ def _print(title: str, summary: dict[str, Any]) -> None:
     median = summary["median_size"]
     sizes = [] if median is None else [(f"median {summary['norm']} of successes", f"{median:.4g}", "")]
     seconds = ("seconds", f"{summary['seconds']:.1f}", "")
-    output.table(title, ("", "value", "95 % interval"), [*shares, *found, *sizes, seconds])
+    told = [check["passed"] for check in summary["checks"] if check["passed"] is not None]
+    failed = told.count(False)
+    said = f"{failed} of {len(told)} failed" if failed else f"ok: {len(told)} checks"
+    checks = [("masking checks", said, "see the report" if failed else "")] if told else []
+    output.table(title, ("", "value", "95 % interval"), [*shares, *found, *sizes, seconds, *checks])
     if summary["curve"]:
         points = [
             row(f"{point['eps']:.4g}", point["success"], *point["success_interval"]) for point in summary["curve"]

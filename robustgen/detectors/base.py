@@ -49,6 +49,10 @@ class Detector(nn.Module, ABC):
     """Whether these gradients are a stand-in, such as that of the identity for rounding, rather than derivatives of the
     score: finite differences will not agree with them."""
 
+    random: bool = False
+    """Whether the same input may score differently twice: attackers who know it then average draws, and are judged by
+    most of fresh ones."""
+
     conditional: bool = False
     """Whether an input is judged against a label, which `score` then needs; `fit` needs labelled inputs."""
 

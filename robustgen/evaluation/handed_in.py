@@ -15,6 +15,7 @@ from robustgen.evaluation.adaptive import DRAWS, Evasion, Guarded, evade, verdic
 from robustgen.evaluation.noise import rounded
 from robustgen.evaluation.quantise import LEVELS, settled
 from robustgen.evaluation.surrogate import straight_through
+from robustgen.objectives import Model
 from robustgen.threat import ThreatModel
 
 _BATCH = 250
@@ -29,7 +30,7 @@ def going_on(attack: Attack) -> Attack | None:
 
 
 def fooling_images(
-    attack: Attack, model: nn.Module, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
+    attack: Attack, model: Model, x: Float[Tensor, "n *shape"], y: Int64[Tensor, " n"]
 ) -> Float[Tensor, "n *shape"]:
     """What `attack` makes of images, on levels: where rounding undoes a success, the levels further away are tried, and
     then an attack that goes on after its first success.

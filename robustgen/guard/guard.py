@@ -284,8 +284,8 @@ class Guard(nn.Module):
 
     @property
     def random(self) -> bool:
-        """Whether the same input may score differently twice. No detector here does that."""
-        return False
+        """Whether a member may score the same input differently twice."""
+        return any(member.detector.random for member in self.members)
 
     @property
     def name(self) -> str:

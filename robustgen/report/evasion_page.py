@@ -11,7 +11,21 @@ from robustgen.data.source import Source
 from robustgen.report.attack_outcome import looks
 from robustgen.report.curves import score_histograms
 from robustgen.report.examples import Examples, find_examples
-from robustgen.report.page import Block, Number, Numbers, Page, Paragraph, Picture, Section, Table, render
+from robustgen.report.page import (
+    Block,
+    Kind,
+    Mark,
+    Marks,
+    Notice,
+    Number,
+    Numbers,
+    Page,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+    render,
+)
 from robustgen.report.rankings import Reach, success_curves
 from robustgen.report.tally import Samples, names_for
 
@@ -72,6 +86,7 @@ def evasion_page(
         Section("What the detectors say", _scores(summary, samples)),
         Section("Success as the attacker's reach grows", _reach(summary)),
         Section("Attacks", [members]),
+        Section("Can this be believed?", _believed(summary)),
     ]
     return Page(
         title=f"Who knows the detector: {summary['attack']} against {summary['guard']} on {summary['data']}",
@@ -94,6 +109,21 @@ def evasion_curve(summary: Mapping[str, Any]) -> Figure:
     points: Sequence[Mapping[str, Any]] = summary["curve"]
     line = Reach(summary["guard"], [], [(p["eps"], p["success"]) for p in points])
     return success_curves([line], f"eps ({summary['norm']}: size of the change allowed)")
+
+
+def _believed(summary: Mapping[str, Any]) -> list[Block]:
+    """The masking checks, those that failed first."""
+    checks: Sequence[Mapping[str, Any]] = summary.get("checks") or ()
+    kinds: dict[bool | None, Kind] = {False: "bad", True: "good", None: "info"}
+    order = sorted(checks, key=lambda check: (check["passed"] is not False, check["passed"] is None))
+    marks = [Mark(kinds[check["passed"]], f"{check['name']}:", check["found"], check["means"]) for check in order]
+    failed = any(check["passed"] is False for check in checks)
+    notice = [Notice("bad", "A check failed: these figures say less than they seem to.")] if failed else []
+    said = Paragraph(
+        "A few inputs were attacked once more, to see whether the detector is hard to pass or only hard to attack. "
+        "Each line says what was found, and what it would mean if it did not hold."
+    )
+    return [*notice, said, Marks(marks)] if marks else []
 
 
 def _words(summary: Mapping[str, Any], size: str) -> str:

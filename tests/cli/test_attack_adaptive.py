@@ -58,6 +58,20 @@ def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
     assert "What the detectors say" in page
 
 
+def test_whether_it_can_be_believed_is_looked_at(run: Run, two: Path, tmp_path: Path) -> None:
+    ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--out", "run/", *FEW)
+    assert ran.code == 0
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    assert {"larger-eps", "full-box", "enough-steps", "black-box", "detector-alone"} <= {
+        check["name"] for check in found["checks"]
+    }
+    told = [check["passed"] for check in found["checks"] if check["passed"] is not None]
+    assert f"ok: {len(told)} checks" in ran.out if all(told) else "failed" in ran.out
+    assert "Can this be believed?" in (tmp_path / "run/report.html").read_text()
+    ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--no-diagnose", "--json", *FEW)
+    assert ran.json["checks"] == []
+
+
 def test_the_smallest_changes_give_a_curve(run: Run, two: Path, tmp_path: Path) -> None:
     attack = ("attack", "adaptive", "--guard", "g", "--data", two, "--limit", 6, "--only", "carlini-wagner")
     ran = run(*attack, "--norm", "l2", "--eps", 4, "--out", "run", "--json")

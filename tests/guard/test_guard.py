@@ -83,6 +83,12 @@ def test_a_guard_of_one_detector_is_that_detector(digits: Source, victim: Loaded
     assert set(verdicts.verdict) <= {"normal", "flagged"}
 
 
+def test_a_guard_is_random_where_a_member_is(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not guard.random
+    monkeypatch.setattr(guard.members[1].detector, "random", True)
+    assert guard.random
+
+
 def test_the_threshold_comes_from_inputs_that_taught_no_p_value(digits: Source, guard: Guard) -> None:
     rows = digits.rows("calibration")
     with torch.no_grad():

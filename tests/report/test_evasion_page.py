@@ -43,6 +43,18 @@ def test_the_page_says_what_was_found() -> None:
     assert "has no gradients" in render(evasion_page(summary(surrogate=True)))
 
 
+def test_checks_that_failed_come_first() -> None:
+    checks = [
+        {"name": "full-box", "passed": True, "found": "all of 16", "means": "no gradients"},
+        {"name": "larger-eps", "passed": False, "found": "fewer than before", "means": "led astray"},
+        {"name": "detector-alone", "passed": None, "found": "not tried", "means": "nothing"},
+    ]
+    page = render(evasion_page(summary(checks=checks)))
+    assert "these figures say less than they seem to" in page
+    assert page.index("larger-eps") < page.index("full-box") < page.index("detector-alone")
+    assert "Can this be believed?" not in render(evasion_page(summary()))
+
+
 def test_without_a_curve_there_is_no_chapter_on_it(tmp_path: Path) -> None:
     path = save_evasion_report(tmp_path, summary(curve=[]))
     assert "attacker's reach grows" not in path.read_text(encoding="utf-8").replace("&#39;", "'")
