@@ -70,7 +70,7 @@ class Attacked(Cell):
     """What attackers who know the classifier alone make of `n` test inputs: every detector is shown the same."""
 
     kind: ClassVar[str] = "attacks"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     data: str
     victim: Classifier
     eps: tuple[float, ...]
@@ -110,6 +110,19 @@ def inputs(source: Source, n: int, seed: int) -> tuple[Tensor, Tensor, Any]:
     return batch.x[order], batch.y[order], batch.index[order].numpy()
 
 
+def others(source: Source, attacked: Any) -> tuple[tuple[Tensor, Tensor] | None, Any]:
+    """As many test inputs as were `attacked` (their numbers), or as many as there are left, evenly spread over the
+    rest, with their labels, and their numbers; None of them where fewer than half as many are left.
+    """
+    rest = np.setdiff1d(source.rows("test"), attacked)
+    if 2 * len(rest) < len(attacked):
+        return None, rest[:0]
+    chosen = rest[np.linspace(0, len(rest) - 1, min(len(attacked), len(rest))).round().astype(np.int64)]
+    batch = source.read(chosen)
+    assert batch.y is not None  # those that were attacked had labels
+    return (batch.x, batch.y), chosen
+
+
 @final
 @dataclass(frozen=True)
 class Adversarial(Cell):
@@ -123,7 +136,7 @@ class Adversarial(Cell):
     """
 
     kind: ClassVar[str] = "adversarial"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     data: str
     victim: Classifier
     detector: Fit | GuardOf
@@ -163,6 +176,7 @@ class Adversarial(Cell):
         if self.transfer:
             rival = guard_of(work, reseeded(self.victim), reseeded(self.detector)).at(self.fpr)
         x, y, index = inputs(source, self.n, self.seed)
+        negatives, clean = others(source, index)
         stored = read_artifact(work.place(self.attacked), "attacked")
         blind = {
             Kind(*kind): stored.tensors[str(number)].to(work.device)
@@ -177,6 +191,7 @@ class Adversarial(Cell):
             blind,
             Plan(self.eps, self.headline, None, self.adaptive, self.bundle, self.steps, self.queries, self.seed),
             n_adaptive=self.n_adaptive,
+            others=negatives,
             rival=rival,
             bound=self.bound,
             fit_seconds=sum(read_metrics(work, part)["fit_seconds"] for part in fits.values()),
@@ -186,17 +201,17 @@ class Adversarial(Cell):
             "detector": guard.name,
             "victim": self.victim.title,
             "seed": self.seed,
-            "splits": _splits(source, index),
+            "splits": _splits(source, index, clean),
         }
         return Found(about | figures, {"index": index, **arrays})
 
 
-def _splits(source: Source, attacked: Any) -> dict[str, Any]:
-    """Which rows were used for what: how many, and the SHA-256 of their numbers, sorted, as 64 bit. Attacked inputs are
-    clean ones of the test split, whose own verdicts count too.
+def _splits(source: Source, attacked: Any, clean: Any) -> dict[str, Any]:
+    """Which rows were used for what: how many, and the SHA-256 of their numbers, sorted, as 64 bit. No row is in two of
+    them, unless the test split is too small for clean inputs of its own.
     """
-    splits: tuple[Split, ...] = ("train", "calibration", "test")
-    rows = {split: source.rows(split) for split in splits} | {"attacked": attacked}
+    splits: tuple[Split, ...] = ("train", "calibration")
+    rows = {split: source.rows(split) for split in splits} | {"test attacked": attacked, "test clean": clean}
     return {
         name: {"n": len(row), "sha256": digest(np.sort(np.asarray(row, dtype="<i8")).tobytes())}
         for name, row in rows.items()

@@ -38,7 +38,8 @@ Plain = dict[str, Any]
 @dataclass(frozen=True)
 class CleanArrays:
     """All clean test inputs (n,): `label`, the `predicted` one, and `score`; and the sorted or unsorted scores of the
-    held-out inputs (m,) that thresholds are made of.
+    held-out inputs (m,) that thresholds are made of. `others`: clean test inputs of which no attack was made; where
+    there are any, they are the negatives, and it is they that false alarms and useful accuracy are counted on.
 
     Raises `DataError` for arrays that do not fit each other.
     """
@@ -47,6 +48,7 @@ class CleanArrays:
     predicted: Labels
     score: Array
     calibration_scores: Array
+    others: CleanArrays | None = None
 
     def __post_init__(self) -> None:
         scores_array(self.score, "clean scores")
@@ -60,6 +62,11 @@ class CleanArrays:
     def right(self) -> Mask:
         """(n,) whether the classifier is right without the detector."""
         return np.asarray(self.predicted == self.label)
+
+    @property
+    def negatives(self) -> CleanArrays:
+        """What results of attacks are to be told from."""
+        return self if self.others is None else self.others
 
     def threshold(self, fpr: float) -> Threshold:
         """For this share of false alarms; raises as `calibrate` does."""
@@ -136,6 +143,7 @@ def clean_figures(clean: CleanArrays, fpr: float, **measured: Any) -> Plain:
 
     `useful`: right and accepted. `false_rejects_wrong`: flags of misclassified inputs, no harm and no attack caught.
     """
+    clean = clean.negatives
     threshold = clean.threshold(fpr)
     flagged, right = clean.score > threshold.value, clean.right
     return {
@@ -164,7 +172,7 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
     fooled, scores = _successful(clean, attacked)
     tried = clean.right[attacked.row]
     caught, failed = scores[fooled], scores[tried & ~fooled]
-    value = clean.threshold(fpr).value
+    value, normal = clean.threshold(fpr).value, clean.negatives
     return {
         "threat": attacked.threat,
         "attack": attacked.attack,
@@ -173,12 +181,12 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
         "n": int(tried.sum()),
         "fooled": told(share(fooled[tried])),
         "success": told(share((fooled & (scores <= value))[tried])),
-        "auroc": told(auroc(clean.score, caught)) if len(caught) else None,
-        "auroc_right_only": told(auroc(clean.score[clean.right], caught)) if len(caught) else None,
+        "auroc": told(auroc(normal.score, caught)) if len(caught) else None,
+        "auroc_right_only": told(auroc(normal.score[normal.right], caught)) if len(caught) else None,
         "tpr": {f"{rate:g}": told(_rate(clean, caught, rate)) for rate in RATES},
-        "fpr_at_95_tpr": _fpr_at_tpr(clean.score, caught, 0.95),
-        "average_precision": _average_precision(clean.score, caught),
-        "precision": _precision(clean.score, caught, value),
+        "fpr_at_95_tpr": _fpr_at_tpr(normal.score, caught, 0.95),
+        "average_precision": _average_precision(normal.score, caught),
+        "precision": _precision(normal.score, caught, value),
         "failed_flagged": told(rate_above(failed, value)) if len(failed) else None,
         "seconds": attacked.seconds,
         "effort": None if attacked.effort is None else {name: dict(spent) for name, spent in attacked.effort.items()},
@@ -217,12 +225,15 @@ def means(clean: CleanArrays, attacked: Iterable[AttackedArrays], fpr: float, se
         fooled = np.concatenate([mask[tried] for _, mask, _, tried in judged])
         scores = np.concatenate([score[tried] for _, _, score, tried in judged])
         passed = (fooled & (scores <= value)).astype(np.float64)
-        every = np.arange(len(clean.score))
+        normal = clean.negatives.score
+        every = np.arange(len(normal)) + (
+            0 if clean.others is None else len(clean.label)
+        )  # other inputs, other clusters
         found[threat] = {
             "attacks": len(own),
             "fooled": told(clustered_mean(fooled.astype(np.float64), rows, seed=seed)),
             "success": told(clustered_mean(passed, rows, seed=seed)),
-            "auroc": told(clustered_auroc(clean.score, every, scores[fooled], rows[fooled], seed=seed))
+            "auroc": told(clustered_auroc(normal, every, scores[fooled], rows[fooled], seed=seed))
             if fooled.any()
             else None,
         }

@@ -30,6 +30,7 @@ from robustgen.evaluation.guarded_system import cell
 from robustgen.evaluation.handed_in import evading_images, fooling_images
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
 from robustgen.evaluation.noise import background, noise_controls
+from robustgen.evaluation.spatial import turned_and_shifted
 from robustgen.evaluation.surrogate import transfer
 from robustgen.evaluation.tramer import Known, best_of, of_classifier, published
 from robustgen.guard import Guard
@@ -49,6 +50,10 @@ class Kind(NamedTuple):
     attack: str
     norm: str
     eps: float
+
+
+SPATIAL = Kind("rotate-shift", "degrees", 30.0)
+"""Rotations up to 30 degrees and shifts up to a tenth of the sides, of images."""
 
 
 @final
@@ -77,7 +82,8 @@ def oblivious(
 ) -> dict[Kind, Tensor]:
     """What attackers who know `model` alone make of inputs (n, *shape) with labels (n,): legal, and for images rounded
     to 256 levels. FGSM at the second size, PGD at every size and at parts of the headline's, Auto-PGD in L2, the
-    smallest L2 change by DDN, Square; for images with a constant background also PGD that never touches it.
+    smallest L2 change by DDN, Square; of images the worst rotation and shift too, and with a constant background PGD
+    that never touches it.
     """
     image = source.spec.kind == "image"
     attacks = _oblivious(source.spec, plan, background(source) if image else None)
@@ -85,6 +91,9 @@ def oblivious(
     for number, (kind, attack) in enumerate(attacks.items()):
         told(f"{kind.attack} {kind.norm} {kind.eps:g}", number / len(attacks))
         found[kind] = fooling_images(attack, model, x, y) if image else attack(model, x, y)
+    if image:
+        low, high = source.spec.low, source.spec.high
+        found[SPATIAL] = turned_and_shifted(model, x, y, SPATIAL.eps, low=low, high=high)
     return found
 
 
@@ -123,6 +132,7 @@ def evaluate(
     plan: Plan,
     *,
     n_adaptive: int = 500,
+    others: tuple[Tensor, Tensor] | None = None,
     rival: Guard | None = None,
     bound: float | None = None,
     fit_seconds: float | None = None,
@@ -131,7 +141,8 @@ def evaluate(
     """Figures of the guard, as `guarded_system.cell` gives them, with the masking checks and what can be proven of it
     at the headline's size (`certified_figures`), and arrays, one value an input.
 
-    `x`, `y`: clean test inputs and their labels. `blind`: what `oblivious` made of them. Those who know the detector
+    `x`, `y`: clean test inputs and their labels; `others`: further ones, the negatives of detection, None = the same.
+    `blind`: what `oblivious` made of them. Those who know the detector
     attack the first `n_adaptive`; a guard without gradients through a network that has learnt its score from answers.
     `rival`: a guard made like this one from other seeds, which those who do not know the weights attack in its place.
     `bound`: the best robust accuracy known at half the headline's size, for Tramèr's check; None = the published one of
@@ -146,7 +157,10 @@ def evaluate(
     with evaluated(guard, channels_last=True):
         predicted, score = _judged(guard, x)
         label = y.cpu().numpy()
-        clean = CleanArrays(label, predicted, score, guard.calibration_scores)
+        apart = None
+        if others is not None:
+            apart = CleanArrays(others[1].numpy(), *_judged(guard, others[0]), guard.calibration_scores)
+        clean = CleanArrays(label, predicted, score, guard.calibration_scores, apart)
         fpr = guard.threshold.fpr
         if not clean.right.any():
             raise DataError("the classifier is right on none of these inputs: there is nothing to attack")
@@ -263,6 +277,9 @@ def _evaded(
 def _stored(clean: CleanArrays, attacked: Sequence[AttackedArrays]) -> dict[str, Any]:
     arrays: dict[str, Any] = {"label": clean.label, "predicted": clean.predicted, "score": clean.score}
     arrays["calibration_scores"] = clean.calibration_scores
+    if clean.others is not None:
+        own = clean.others
+        arrays |= {"others|label": own.label, "others|predicted": own.predicted, "others|score": own.score}
     for one in attacked:
         name = f"{one.threat}|{one.attack}|{one.norm}|{one.eps:g}"
         arrays |= {f"{name}|predicted": one.predicted, f"{name}|score": one.score}

@@ -51,6 +51,21 @@ def attack(threat: Any, row: Any, predicted: Any, score: Any, eps: float = 0.1, 
     )
 
 
+def test_other_clean_inputs_are_the_negatives() -> None:
+    own = by_hand()
+    fresh = CleanArrays(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.array([1.0, 25, 26, 2]), HELD_OUT)
+    both = replace(own, others=fresh)
+    one = attack("Z", [1, 2], [1, 1], [24.0, 3.0])
+    assert clean_figures(both, 0.05) == clean_figures(fresh, 0.05)
+    row = detection_row(both, one, 0.05)
+    assert row["auroc"]["value"] == roc_auc_score([0, 0, 0, 0, 1, 1], [1, 25, 26, 2, 24, 3])
+    expected = roc_auc_score([0, 0, 0, 1, 1], [1, 26, 2, 24, 3])
+    assert row["auroc_right_only"]["value"] == pytest.approx(expected)
+    assert row["success"] == detection_row(own, one, 0.05)["success"]  # which are about the attacked inputs alone
+    assert system(both, [one], SIZE, 0.05) == system(own, [one], SIZE, 0.05)
+    assert means(both, [one], 0.05)["Z"]["auroc"]["value"] == row["auroc"]["value"]
+
+
 def test_what_the_detector_costs_by_hand() -> None:
     found = clean_figures(by_hand(), 0.05, ms_per_input=1.5)
     assert found["threshold"] == 19.0
