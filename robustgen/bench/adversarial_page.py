@@ -228,7 +228,7 @@ def _attacks(board: Board) -> list[Block]:
     blocks: list[Block] = [
         Table(["", *names], [fooled], "Attacks on the classifier alone that succeed, in per cent"),
         Table(["", *names], aurocs, "AUROC of attackers who do not know the detector",
-              "Clean test inputs, others than were attacked where the test split has enough, against successful attacks; "
+              "Clean test inputs, others than were attacked where there are enough, against successful attacks; "
               "failed attempts are not counted as caught."),
         Table(["", *names], caught, "Caught at 0.1 / 1 / 5 % false alarms, in per cent"),
     ]  # fmt: skip
