@@ -91,10 +91,10 @@ def _ranking(board: Board) -> list[Block]:
         name = row.name + (f" ({row.done} of {row.of} cells)" if row.done < row.of else "")
         found = [written(row.figures.get(word), METRICS[word].form, False) for word in _RANKED]
         whole.append([name, *(written(row.figures.get(word), METRICS[word].form) for word in _RANKED)])
-        rows.append([str(rank), name, *found[:3], "✕ unverified" if row.unverified else _marked(row), *found[3:]])
+        rows.append([f"{rank}. {name}", *found[:3], "✕ unverified" if row.unverified else _marked(row), *found[3:]])
     heads = [SHORT.get(word, METRICS[word].words) for word in _RANKED]
     return [
-        Table(["", "", *heads[:3], "believed?", *heads[3:]], rows),
+        Table(["", *heads[:3], "believed?", *heads[3:]], rows),
         Table(["", *heads], whole, "The same with 95 % intervals"),
         *([Paragraph(board.lacks)] if board.missing else []),
     ]
@@ -128,8 +128,8 @@ def _curves(board: Board) -> list[Block]:
             systems = sorted((s for s in row.detail.get("systems", []) if s["norm"] == norm), key=lambda s: s["eps"])
             if systems:
                 lines.append(_reach(row.name, systems, len(lines) < _NAMED))
-        if not lines or max(len({*line.oblivious, *line.adaptive}) for line in lines) < 2:
-            continue
+        if not lines or max(len({*line.oblivious, *line.adaptive}) for line in lines) < 3:
+            continue  # two sizes are no curve: they are in the table
         others = f"; {len(lines) - _NAMED} lower-ranked in grey" if len(lines) > _NAMED else ""
         alt = f"{board.title}: the share of attacks that succeed as the change allowed grows, a line for each detector."
         caption = f"Solid: attackers who know the detector; dashed: attackers who do not{others}."
