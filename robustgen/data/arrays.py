@@ -38,7 +38,7 @@ def load_npz(path: Path, size: tuple[int, int] | None = None, like: DataSpec | N
                 unpack(archive, member, folder / f"{key}.npy")
 
     folder = converted(f"npz-{sha256}", unpack_all)
-    arrays = {key: open_npy(folder / f"{key}.npy") for key in wanted}
+    arrays = {key: open_npy(folder / f"{key}.npy", f"{key} in {path.name}") for key in wanted}
     x = [arrays[key] for key in ("x", "x_train", "x_test") if key in arrays]
     y = [arrays[key] for key in ("y", "y_train", "y_test") if key in arrays]
     names = arrays.get("classes")

@@ -89,13 +89,13 @@ def write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]
     stream.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", HEADER - 10) + text.ljust(HEADER - 11) + b"\n")
 
 
-def open_npy(path: Path) -> Array:
-    """A .npy file as a read-only array that is mapped into memory, not read. Raises `DataError` if it is damaged or
-    empty."""
+def open_npy(path: Path, name: str | None = None) -> Array:
+    """A .npy file as a read-only array that is mapped into memory, not read. Raises `DataError`, which calls it `name`,
+    if it is damaged or empty."""
     with open_file(path) as stream:
-        header = read_header(stream, os.fstat(stream.fileno()).st_size, str(path))
+        header = read_header(stream, os.fstat(stream.fileno()).st_size, name or str(path))
     if not header.nbytes:
-        raise DataError(f"{path} is empty: its shape is {header.shape}")
+        raise DataError(f"{name or path} is empty: its shape is {header.shape}")
     order: Any = "F" if header.fortran else "C"
     return np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
 
