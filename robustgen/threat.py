@@ -28,7 +28,8 @@ class ThreatModel:
     """Perturbations of size at most `eps` in `norm`, with every value kept in [`low`, `high`]; all in input units.
 
     `still`: a value such as that of a constant background. Pixels (n, channels, height, width) whose channels all have
-    it, of other inputs values that are it, must stay as they are. For attacks whose every point is projected.
+    it, of other inputs values that are it, must stay as they are. Attacks that do not project every point (Square,
+    those for the smallest change) have what they moved there put back at the end, which may undo their success.
 
     Raises `UsageError` for an unknown norm, a negative or infinite `eps`, or an `eps` that exceeds the whole box.
 

@@ -223,10 +223,11 @@ class Attack(ABC):
     def search(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool = True) -> Found:
         """What `run` does once inputs are checked and the model is prepared; for attacks that are made of others.
 
-        Of an attack for the smallest change, what lies outside the ball is no success, and is drawn back into it.
+        Of an attack for the smallest change, and of one that may have moved what is to stay still, what lies outside
+        the ball is no success, and is drawn back into it.
         """
         found = self._run(passes, x, y, progress, verify)
-        if self.minimal:
+        if self.minimal or self.threat.still is not None:
             outside = ~self.threat.allows(found.x_adv, x)
             found.success &= ~outside
             found.x_adv[outside] = self.threat.project(found.x_adv[outside], x[outside])

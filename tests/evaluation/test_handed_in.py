@@ -67,6 +67,27 @@ def test_what_fools_fools_as_an_image_too(attack: Attack, images: Tensor, networ
         assert (network(nearest).argmax(1) != y).sum() < fooled.sum()  # the smallest change is undone by half a level
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(threat=ThreatModel("linf", 0.1, still=0.0), steps=20),
+        APGD(threat=ThreatModel("l2", 1.0, still=0.0), steps=20),
+        Square(threat=ThreatModel("linf", 0.1, still=0.0), queries=100),
+        DDN(threat=ThreatModel("l2", 4.0, still=0.0), steps=20),
+    ],
+    ids=["pgd", "apgd", "square", "ddn"],
+)
+def test_what_is_to_stay_still_does(attack: Attack, images: Tensor, network: nn.Module) -> None:
+    x = torch.where(images < 0.45, 0.0, images)
+    y = network(x).argmax(1)
+    made = attack(network, x, y)
+    assert (made[x == 0] == 0).all()
+    assert not torch.equal(made, x)
+    assert attack.threat.allows(made, x).all()
+    result = attack.run(network, x, y)
+    assert not (result.success & (network(result.x_adv).argmax(1) == y)).any()
+
+
 def test_only_an_attack_that_stopped_early_goes_on() -> None:
     pgd = PGD(threat=ThreatModel("linf", 0.1), mode="evaluate")
     assert going_on(pgd) == replace(pgd, mode="max-loss")
