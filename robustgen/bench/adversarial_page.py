@@ -132,7 +132,7 @@ def _curves(board: Board) -> list[Block]:
             continue  # two sizes are no curve: they are in the table
         others = f"; {len(lines) - _NAMED} lower-ranked in grey" if len(lines) > _NAMED else ""
         alt = f"{board.title}: the share of attacks that succeed as the change allowed grows, a line for each detector."
-        caption = f"Solid: attackers who know the detector; dashed: attackers who do not{others}."
+        caption = f"Solid, with dots: attackers who know the detector; dashed: attackers who do not{others}."
         blocks.append(Picture(success_curves(lines, f"eps ({norm})"), alt=alt, caption=caption))
     return [*blocks, _reached(board)]
 
