@@ -294,7 +294,7 @@ def _print(title: str, summary: dict[str, Any]) -> None:
     told = [check["passed"] for check in summary["checks"] if check["passed"] is not None]
     failed = told.count(False)
     said = f"{failed} of {len(told)} failed" if failed else f"ok: {len(told)} checks"
-    checks = [("masking checks", said, "see the report" if failed else "")] if told else []
+    checks = [("masking checks", said, "see warnings" if failed else "")] if told else []
     output.table(title, ("", "value", "95 % interval"), [*shares, *found, *sizes, seconds, *checks])
     if summary["curve"]:
         points = [
