@@ -216,24 +216,17 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         "torch.save([network.weight.detach(), torch.cat(seen)], sys.argv[1] + f'/{rank}.pt')\n"
         "torch.distributed.destroy_process_group()\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29517",
-        str(script),
-        str(tmp_path),
-    ]
+    # Port 0: any that is free, since another run on the same machine may hold a fixed one.
+    launch = "-m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint localhost:0"
+    command = [sys.executable, *launch.split(), "--local-addr", "localhost", str(script), str(tmp_path)]
     environment = {
         "PYTHONPATH": ":".join(p for p in sys.path if p),
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
         "PATH": "/usr/bin:/bin",
     }
-    subprocess.run(command, check=True, env=environment, timeout=200, capture_output=True)
+    done = subprocess.run(command, check=False, env=environment, timeout=200, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     (first, rows_1), (second, rows_2) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(first, second)
     assert len(rows_1) == len(rows_2) == 64
