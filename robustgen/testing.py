@@ -112,8 +112,8 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
     conditional one is given two labels.
 
     A clear error before it is fitted; one finite score per input, higher for gross anomalies; the same score for any
-    batch; a gradient with respect to the input, if it says that it is differentiable; the same detector from the same
-    data; a saved state that scores the same; inputs and random state untouched.
+    batch, and none for an empty one; a gradient with respect to the input, if it says that it is differentiable; the
+    same detector from the same data; a saved state that scores the same; inputs and random state untouched.
     """
     generator = torch.Generator().manual_seed(0)
     basis = torch.rand(3, *shape, generator=generator)
@@ -145,6 +145,7 @@ def check_detector(make: Callable[[], Detector], shape: tuple[int, ...] = (1, 8,
     rounding = 1e-7 + 1e-4 * scores.std().item()  # a score may be a difference near 0
     alike = torch.allclose(alone, scores[:8], rtol=1e-4, atol=rounding)
     _check(alike, "a score does not depend on the batch it comes in")
+    _check(score(detector, x[:0]).shape == (0,), "no inputs have no scores")
     parts = detector.explain(x[:4], _label(x[:4]) if detector.conditional else None)
     _check(parts.shape == x[:4].shape and bool(torch.isfinite(parts).all()), "explain() gives a number for each value")
     if detector.differentiable:

@@ -103,6 +103,8 @@ class Detector(nn.Module, ABC):
         `RobustgenError` before `fit`, `UsageError` for inputs of another shape or type.
         """
         self._check(x)
+        if x.shape[0] == 0:  # not every layer takes an empty batch
+            return x.flatten(1).sum(1)
         return self._score(self.standardised(x), condition)
 
     @final
@@ -115,6 +117,8 @@ class Detector(nn.Module, ABC):
         anything. The result carries no gradient. Raises as `score` does.
         """
         self._check(x)
+        if x.shape[0] == 0:
+            return x.detach()
         x = self.standardised(x.detach())
         with torch.no_grad():
             own = self._map(x, condition)

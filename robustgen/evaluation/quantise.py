@@ -71,8 +71,9 @@ def settled(
     rounded = quantise(threat, x_adv, x)
     undone = fooled & ~works(every, rounded)
     row = undone.nonzero()[:, 0]
-    rounded[row] = quantise(threat, x_adv[row], x[row], outward=True)
-    undone[row] = ~works(row, rounded[row])
+    if len(row):  # not every model takes an empty batch
+        rounded[row] = quantise(threat, x_adv[row], x[row], outward=True)
+        undone[row] = ~works(row, rounded[row])
     return rounded, undone
 
 

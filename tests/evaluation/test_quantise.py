@@ -14,7 +14,7 @@ import torch
 from robustgen.attacks.pgd import PGD
 from robustgen.data.load import load
 from robustgen.errors import UsageError
-from robustgen.evaluation.quantise import check_box, quantise
+from robustgen.evaluation.quantise import check_box, quantise, settled
 from robustgen.evaluation.robustness import evaluate_attack
 from robustgen.randomness import sample_keys
 from robustgen.threat import ThreatModel
@@ -123,3 +123,17 @@ def test_a_success_that_rounding_undoes_is_sought_further_on() -> None:
     assert first.summary["quantise"]["success_after"] >= full.summary["quantise"]["success_after"]
     assert first.summary["quantise"]["success_before"] == full.summary["quantise"]["success_before"]
     assert first.summary["forward_passes"] < full.summary["forward_passes"]
+
+
+def test_a_model_is_not_asked_about_nothing() -> None:
+    """Not every model takes an empty batch; here no success is undone, so there is nothing to try further on."""
+    x = torch.zeros(4, 1, 2, 2)
+    asked: list[int] = []
+
+    def works(row: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        asked.append(len(row))
+        return points.flatten(1).amax(1) > 0
+
+    _, undone = settled(ThreatModel("linf", 0.1), x + 0.1, x, works)
+    assert asked == [4, 4]
+    assert not undone.any()
