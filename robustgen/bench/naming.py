@@ -14,7 +14,7 @@ from robustgen.detectors import DETECTORS
 from robustgen.detectors.art_names import PREFIX as ART
 from robustgen.detectors.pyod_names import PREFIX as PYOD
 from robustgen.errors import UsageError
-from robustgen.guard.combine import Combine, in_order
+from robustgen.guard.combine import Combine, How, in_order
 from robustgen.registry import suggestion
 
 C = TypeVar("C", bound=Cell)
@@ -76,6 +76,10 @@ class Names:
 
     def victim(self, name: str, data: str, seed: int) -> Classifier:
         """The classifier of `data` called `name`, trained from `seed`."""
+        if not self.victims:
+            raise UsageError(
+                f"unknown victim {name!r}: the suite names none: add [victims.{name}], empty or with options"
+            )
         if name not in self.victims:
             raise UsageError(suggestion(name, self.victims, "victim"))
         return Classifier(data=data, **({"seed": seed, **self.victims[name]}))
@@ -150,6 +154,12 @@ def guards_of(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             for members in channels.values()
         ):
             raise UsageError(f'guards.{name} needs channels, such as perturbed = ["autoencoder", "pca"]')
+        for word, usual in (("within", "fisher"), ("across", "or")):
+            how = values.get(word, usual)
+            if how not in get_args(How):
+                raise UsageError(
+                    f"guards.{name}.{word}: {suggestion(str(how), get_args(How), 'way to combine detectors')}"
+                )
         shares = values.get("shares", {})
         if not isinstance(shares, dict) or not all(type(share) in (int, float) for share in shares.values()):
             raise UsageError(f"guards.{name}.shares is a table of numbers by channel, such as {{perturbed = 1.0}}")

@@ -24,8 +24,10 @@ seed = [0, 1, 2]
 from __future__ import annotations
 
 import itertools
+import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -33,6 +35,7 @@ from typing import Any, final, get_type_hints
 
 from robustgen.bench import SUITES
 from robustgen.bench.cell import Cell
+from robustgen.bench.guarded import Adversarial
 from robustgen.bench.kinds import KINDS
 from robustgen.bench.naming import Names, detectors_of, guards_of, victims_of
 from robustgen.bench.values import is_list, table, value_of
@@ -40,14 +43,15 @@ from robustgen.errors import DataError, UsageError
 from robustgen.registry import resolve, suggestion
 
 _ALWAYS = ("data", "protocol", "normal", "victim", "detector", "seed")  # in a row's name even where there is but one
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # that of a folder, by default
 _TOP = ("name", "description", "get", "data", "victims", "detectors", "guards", "board", "cells")
 
 
 @final
 @dataclass(frozen=True)
 class Board:
-    """How the leaderboard ranks: by success at `eps` in `norm`; `reference` is the detector beside `victim` that a
-    detector has to beat, drawn as a line.
+    """How the leaderboard ranks: by success at `eps` (in a suite by default the cells' headline) in `norm`; `reference`
+    is the detector beside `victim` that a detector has to beat, drawn as a line.
     """
 
     norm: str = "linf"
@@ -124,6 +128,8 @@ def _suite(given: dict[str, Any], limit: int | None, seed: int | None) -> Suite:
     name, described = given.get("name"), given.get("description", "")
     if not isinstance(name, str) or not name or not isinstance(described, str):
         raise UsageError("a suite needs a name, and its description is text")
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"name: letters, digits, '-', '_' and '.' are needed, no '.' first, but {name!r} came")
     names = Names(
         data={word: str(path) for word, path in table(given, "data").items()},
         victims=victims_of(table(given, "victims")),
@@ -135,12 +141,34 @@ def _suite(given: dict[str, Any], limit: int | None, seed: int | None) -> Suite:
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise UsageError(f"two cells are called {twice!r}: leave one out, or tell them apart by a key")
-    return Suite(name, described, listed, str(given.get("get", "")), _board(table(given, "board")))
+    return Suite(name, described, listed, str(given.get("get", "")), _board(table(given, "board"), listed))
 
 
-def _board(given: Mapping[str, Any]) -> Board:
+def _board(given: Mapping[str, Any], listed: Sequence[Listed]) -> Board:
     hints = get_type_hints(Board)
-    return replace(Board(), **{word: value_of("board", word, value, hints) for word, value in given.items()})
+    found = replace(Board(), **{word: value_of("board", word, value, hints) for word, value in given.items()})
+    if found.norm not in ("linf", "l2"):
+        raise UsageError(f"norm of board: linf or l2 is needed, which are attacked, but {found.norm!r} came")
+    tried = {one.label: _sizes(one.cell) for one in listed if isinstance(one.cell, Adversarial)}
+    headlines = sorted({sizes[0] for sizes in tried.values()})
+    if "eps" not in given and headlines:
+        if found.norm != "linf" or len(headlines) > 1:
+            why = f"headline is {' and '.join(f'{size:g}' for size in headlines)} (linf)"
+            raise UsageError(f"the cells' {why}: say by eps of [board] at which size ({found.norm}) they are ranked")
+        return replace(found, eps=headlines[0])
+    for label, sizes in tried.items() if found.norm == "linf" else ():
+        if not any(math.isclose(found.eps, size) for size in sizes):
+            told = ", ".join(f"{size:g}" for size in sorted(set(sizes)))
+            raise UsageError(
+                f"eps of board is {found.eps:g}, but {label!r} is attacked at {told} alone: rank by one of these, or "
+                "add it to eps of the cells"
+            )
+    return found
+
+
+def _sizes(cell: Adversarial) -> tuple[float, ...]:
+    """The headline, and further sizes in Linf that are attacked."""
+    return (cell.headline, *cell.eps, *cell.adaptive)
 
 
 def _product(block: dict[str, Any], names: Names, limit: int | None, seed: int | None) -> list[Listed]:

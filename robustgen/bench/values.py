@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
+from robustgen.bench.limits import check
 from robustgen.errors import UsageError
 from robustgen.registry import suggestion
 
@@ -26,7 +27,15 @@ def is_list(hint: Any) -> bool:
 
 
 def value_of(owner: str, word: str, value: Any, hints: Mapping[str, Any]) -> Any:
-    """`value` as the type that `hints` declares for `word`, a key of `owner`. Raises `UsageError`."""
+    """`value` as the type that `hints` declares for `word`, a key of `owner`, and within its limits. Raises
+    `UsageError`.
+    """
+    found = _typed(owner, word, value, hints)
+    check(owner, word, found)
+    return found
+
+
+def _typed(owner: str, word: str, value: Any, hints: Mapping[str, Any]) -> Any:
     if word not in hints:
         raise UsageError(suggestion(word, hints, f"key of {owner}"))
     parts = _parts(hints[word])

@@ -50,6 +50,17 @@ def one_class(**changed: object) -> str:
     return 'name = "x"\n[[cells]]\n' + "\n".join(f"{word} = {value}" for word, value in keys.items())
 
 
+def attacked(keys: str) -> str:
+    """One guard under attack, with further keys of its cells."""
+    return (
+        GUARDED.replace('detector = ["small", "gat", "both"]', 'detector = "both"').replace(
+            '["plain", "hard"]', '"plain"'
+        )
+        + keys
+        + "\n"
+    )
+
+
 def test_a_block_is_the_product_of_its_lists() -> None:
     suite = parse(one_class(normal="[0, 1]", detector='["pca", "knn"]', seed="[0, 1, 2]"), "here")
     assert len(suite.cells) == 12
@@ -113,6 +124,15 @@ def test_the_guard_of_the_adversarial_suite_is_the_default_one() -> None:
     for channel, fits in listed.cell.detector.channels.items():
         assert [fit.detector for fit in fits] == [one.name for one in wanted[channel]]
         assert all(fit.options | one.options == fit.options for fit, one in zip(fits, wanted[channel], strict=True))
+
+
+def test_a_board_ranks_by_the_headline_of_its_cells_unless_told() -> None:
+    assert parse(GUARDED, "here").board.eps == 0.1
+    small = attacked("headline = 0.15\neps = [0.05]\nadaptive = [0.12, 0.15]")
+    assert parse(small, "here").board.eps == 0.15
+    for eps in (0.05, 0.12, 0.15):
+        assert parse(f"{small}[board]\neps = {eps}", "here").board.eps == eps
+    assert parse(attacked("[board]\nnorm = 'l2'\neps = 1.5"), "here").board.eps == 1.5
 
 
 def test_detectors_of_art_go_by_their_names() -> None:
@@ -211,6 +231,34 @@ def _chosen(name: str, options: dict[str, object]) -> dict[str, object]:
         (GUARDED.replace('["gat"]', '"gat"'), "needs channels"),
         (GUARDED.replace('"gat", "both"', '"cycle-gan"'), "two domains"),
         (GUARDED + "[board]\nnrom = 'l2'", "did you mean 'norm'"),
+        (one_class(n="0"), "n of a cell of kind one-class: a number from 1 up is needed, but 0 came"),
+        (one_class(seed="[0, -1]"), "seed of a cell of kind one-class: a number from 0 up is needed, but -1 came"),
+        (
+            GUARDED.replace('"pgd"', '"pgdd"'),
+            "adversarial of victims.hard: unknown kind of adversarial training 'pgdd'",
+        ),
+        (GUARDED.replace("epochs = 3", "arch = 'small-cn'"), "arch of victims.plain: unknown architecture 'small-cn'"),
+        (
+            GUARDED.replace("epochs = 3", "steps = 0"),
+            "steps of victims.plain: a number from 1 up is needed, but 0 came",
+        ),
+        (GUARDED.replace("epochs = 3", "norm = 'l3'"), "norm of victims.plain: unknown norm 'l3'"),
+        (GUARDED.replace("epochs = 3", "eps = inf"), "eps of victims.plain: a number above 0 is needed, but inf came"),
+        (GUARDED.replace('across = "or"', 'within = "bogus"'), "guards.both.within: unknown way"),
+        (GUARDED.replace('across = "or"', "across = 3"), "guards.both.across: unknown way"),
+        (GUARDED.replace('[victims.plain]\nepochs = 3\n[victims.hard]\nadversarial = "pgd"', ""), "names none"),
+        (attacked("bundle = 'bogus'"), "bundle of a cell of kind adversarial: unknown bundle of attacks 'bogus'"),
+        (attacked("n_adaptive = 0"), "n_adaptive of a cell of kind adversarial: a number from 1 up is needed, but 0"),
+        (attacked("fpr = [0.05, 2.0]"), "fpr of a cell of kind adversarial: a share above 0 and below 1 is needed"),
+        (attacked("eps = [-0.1]"), "eps of a cell of kind adversarial: a number above 0 is needed, but [-0.1] came"),
+        (attacked("adaptive = [0.1, nan]"), "adaptive of a cell of kind adversarial: a number above 0 is needed"),
+        (attacked("bound = 80"), "bound of a cell of kind adversarial: a share from 0 to 1 is needed, but 80.0 came"),
+        (attacked("[board]\neps = 0.3"), "both / seed 0' is attacked at 0.02, 0.05, 0.1, 0.2 alone: rank by one of"),
+        (attacked("headline = [0.1, 0.2]"), "headline is 0.1 and 0.2 (linf): say by eps of [board]"),
+        (attacked("[board]\nnorm = 'l2'"), "say by eps of [board] at which size (l2)"),
+        (attacked("[board]\nnorm = 'l1'"), "norm of board: linf or l2 is needed"),
+        (GUARDED.replace('"mine"', '"a/../../zz"', 1), "'a/../../zz' came"),
+        (GUARDED.replace('"mine"', '".mine"', 1), "no '.' first"),
     ],
 )
 def test_what_is_wrong_with_a_suite_is_said(text: str, said: str) -> None:

@@ -20,6 +20,14 @@ detector = ["pca", "knn"]
 n = 200
 """
 
+ATTACKED = """
+[[cells]]
+kind = "adversarial"
+data = "digits"
+victim = "plain"
+detector = "pca"
+"""
+
 
 @pytest.fixture
 def suite(tmp_path: Path) -> str:
@@ -97,6 +105,19 @@ def test_what_is_refused(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
     assert "exists already" in refused("bench", suite, "--out", str(tmp_path / "mine"))
+
+
+def test_values_that_cannot_be_are_refused_before_anything_runs(refused: Callable[..., str], tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    for name, key, said in (
+        ("mine", "bundle = 'bogus'", "unknown bundle of attacks 'bogus'"),
+        ("mine", "[board]\neps = 0.3", "eps of board is 0.3"),
+        ("a/../../zz", "", "no '.' first"),
+    ):
+        text = f"name = '{name}'\n[victims.plain]\n{ATTACKED}{key}\n"
+        mine.write_text(text, encoding="utf-8")
+        assert said in refused("bench", str(mine), "--out", str(tmp_path / "out"))
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
 def test_a_changed_suite_goes_on_only_if_asked(
