@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
 import torch
@@ -122,7 +122,8 @@ def evade(
 
     `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, by default those attacked.
     `known`: the result in a smaller ball, whose successes count in this one too. `score`: what has gradients in place
-    of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws.
+    of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws, of
+    classifier and score together.
     Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
     that is learnt first, on the pool (`imitate`). `smallest`: carlini-wagner goes on after its first success, to the
     nearest that it finds. `progress`: called with the number of inputs just done. Raises
@@ -132,6 +133,8 @@ def evade(
     spend = _spend(bundle)
     draws = spend.draws if guard.random else 1
     settings = {"seed": seed, "batch_size": batch_size}
+    if random_classifier(guard):  # every pass averages draws of classifier and score together
+        settings["eot"], draws = draws, 1
     seen = x if pool is None else pool
     clean, embeds = _pool(guard, seen), embeddings(guard.classifier)
 
@@ -174,20 +177,44 @@ def embeddings(classifier: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | 
 
 
 def verdicts(guard: Guarded, x: Tensor, y: Tensor, draws: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(wrong (n,), accepted (n,), score (n,), rank (n,)) at points; of a random guard by most of `draws` draws."""
-    rejection = rejection_of(guard, draws)
+    """(wrong (n,), accepted (n,), score (n,), rank (n,)) at points. Of a random guard by `draws` draws of classifier
+    and score together: wrong where at least half of them are, accepted where at least half are that and accepted; the
+    score is their mean.
+    """
+    rejection = rejection_of(guard)
     parts = []
     with evaluated(guard.classifier), torch.no_grad():
         for points, label in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
-            with rejection.sharing():
-                logits = guard.classifier(points)
-                predicted = logits.argmax(1)
-                score, accepted = rejection(points, predicted)
-            wrong = predicted != label
-            rank = ranked(wrong, margin(logits, label), rejection.excess(score))
+            wrong, accepted, score, lead = _voted([_look(guard, rejection, points, label) for _ in range(draws)])
+            rank = ranked(wrong, lead, rejection.excess(score))
             parts.append((wrong, accepted, score.float(), rank.float()))
     wrong, accepted, score, rank = (torch.cat(values) for values in zip(*parts, strict=True))
     return wrong, accepted, score, rank
+
+
+Look: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(wrong, accepted, score, lead of the wrong label), each (n,), as one draw gives them."""
+
+
+def _look(guard: Guarded, rejection: Rejection, x: Tensor, y: Tensor) -> Look:
+    with rejection.sharing():
+        logits = guard.classifier(x)
+        predicted = logits.argmax(1)
+        score, accepted = rejection(x, predicted)
+    return predicted != y, accepted, score, margin(logits, y)
+
+
+def _voted(draws: list[Look]) -> Look:
+    if len(draws) == 1:
+        return draws[0]
+    wrongs, accepts, scores, leads = (torch.stack(values) for values in zip(*draws, strict=True))
+    wrong = wrongs.double().mean(0) >= 0.5
+    return wrong, (accepts & (wrongs == wrong)).double().mean(0) >= 0.5, scores.mean(0), leads.mean(0)
+
+
+def random_classifier(guard: Guarded) -> bool:
+    """Whether the guard says that its classifier, too, may answer differently twice."""
+    return bool(getattr(guard, "random_classifier", False))
 
 
 class _Siege:

@@ -129,7 +129,8 @@ def members(
     steps to come as near as it can. `settings`: of every attack, such as its seed.
     """
     found: dict[str, Attack] = {}
-    mode: Any = "max-loss" if rejection.draws > 1 else "evaluate"  # one lucky mean of draws is no success
+    drawn = rejection.draws > 1 or settings.get("eot", 1) > 1
+    mode: Any = "max-loss" if drawn else "evaluate"  # one lucky mean of draws is no success
     nearest: MinimalMode = "minimal" if smallest else "evaluate"
     if bundle.steps:
         for start in bundle.starts:
@@ -222,7 +223,7 @@ def effort(attack: Attack) -> dict[str, int]:
     names = ("steps", "start_steps", "searches", "restarts", "targets", "references", "queries")
     spent = {name: int(getattr(attack, name)) for name in names if getattr(attack, name, 0)}
     rejection = getattr(attack, "rejection", None) or getattr(attack.objective, "rejection", None)
-    return spent | {"draws": rejection.draws if isinstance(rejection, Rejection) else attack.eot}
+    return spent | {"draws": max(rejection.draws if isinstance(rejection, Rejection) else 1, attack.eot)}
 
 
 def longer(bundle: Bundle, factor: int) -> Bundle:

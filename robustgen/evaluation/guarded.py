@@ -80,8 +80,9 @@ class AttackedArrays:
 
     `legal`: whether each result lies in the ball and the box, None = all do. `label`: where given, it is compared with
     that of the clean rows. `seconds`: what the attack took; `effort`: what each of its members may spend on an input
-    (steps, restarts, targets, queries, draws). Raises `UsageError` for an unknown threat, `DataError` for
-    arrays that do not fit each other.
+    (steps, restarts, targets, queries, draws). `surrogate`: it followed the gradients of a stand-in that was learnt
+    from answers, so that a stronger attack may exist. Raises `UsageError` for an unknown threat, `DataError` for arrays
+    that do not fit each other.
     """
 
     threat: Threat
@@ -95,6 +96,7 @@ class AttackedArrays:
     label: Labels | None = None
     seconds: float | None = None
     effort: Mapping[str, Mapping[str, int]] | None = None
+    surrogate: bool = False
 
     def __post_init__(self) -> None:
         if self.threat not in get_args(Threat):
@@ -167,7 +169,8 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
     thresholds of `RATES`, `fpr_at_95_tpr`, `average_precision` at the mixture that this test happens to be, `precision`
     at `PREVALENCES` of attacks among inputs, from the detection rate and the realised false-alarm rate at `fpr`.
     `failed_flagged`: flags among the attempts that fooled nobody. None where there is nothing to judge, or where the
-    calibration inputs are too few for such a small rate.
+    calibration inputs are too few for such a small rate. `surrogate`: there, and true, for an attack by the gradients
+    of a stand-in.
     """
     fooled, scores = _successful(clean, attacked)
     tried = clean.right[attacked.row]
@@ -190,6 +193,7 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
         "failed_flagged": told(rate_above(failed, value)) if len(failed) else None,
         "seconds": attacked.seconds,
         "effort": None if attacked.effort is None else {name: dict(spent) for name, spent in attacked.effort.items()},
+        **({"surrogate": True} if attacked.surrogate else {}),
     }
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from robustgen.attacks.base import Attack
-from robustgen.evaluation.adaptive import DRAWS, Evasion, Guarded, evade, verdicts
+from robustgen.evaluation.adaptive import DRAWS, Evasion, Guarded, evade, random_classifier, verdicts
 from robustgen.evaluation.noise import rounded
 from robustgen.evaluation.quantise import LEVELS, settled
 from robustgen.evaluation.surrogate import straight_through
@@ -76,6 +76,10 @@ class InLevels(nn.Module):
     @property
     def random(self) -> bool:
         return self._guard[0].random
+
+    @property
+    def random_classifier(self) -> bool:
+        return random_classifier(self._guard[0])
 
     def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         return self._guard[0].score(self.round(x), label)

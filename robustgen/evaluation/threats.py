@@ -22,7 +22,7 @@ from robustgen.attacks.pgd import PGD
 from robustgen.attacks.square import Square
 from robustgen.data.source import DataSpec, Source
 from robustgen.errors import DataError
-from robustgen.evaluation.adaptive import Evasion, evade
+from robustgen.evaluation.adaptive import DRAWS, Evasion, evade
 from robustgen.evaluation.bundles import BUNDLES, Bundle
 from robustgen.evaluation.certified import certified_figures
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays, Threat
@@ -152,14 +152,15 @@ def evaluate(
     x, y = x.to(guard.device), y.to(guard.device)
     told("clean inputs", 0.0)
     began = time.perf_counter()
-    _judged(guard, x)
+    _once(guard, x)
     each = 1000 * (time.perf_counter() - began) / len(x)
     with evaluated(guard, channels_last=True):
-        predicted, score = _judged(guard, x)
         label = y.cpu().numpy()
+        predicted, score = _judged(guard, x, label)
         apart = None
         if others is not None:
-            apart = CleanArrays(others[1].numpy(), *_judged(guard, others[0]), guard.calibration_scores)
+            theirs = others[1].numpy()
+            apart = CleanArrays(theirs, *_judged(guard, others[0], theirs), guard.calibration_scores)
         clean = CleanArrays(label, predicted, score, guard.calibration_scores, apart)
         fpr = guard.threshold.fpr
         if not clean.right.any():
@@ -178,7 +179,8 @@ def evaluate(
         attacked += _knowing(guard, source.spec, x[:n_adaptive], y[:n_adaptive], plan, rival, told)
         told("masking checks", 0.9)
         threat = ThreatModel("linf", plan.headline, source.spec.low, source.spec.high)
-        checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, seed=plan.seed)
+        eot = BUNDLES[plan.bundle].draws if guard.random else 1
+        checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, eot=eot, seed=plan.seed)
         checks.append(knowledge_helps(clean, attacked, fpr))
         ranked = ("linf", plan.headline)
         known = _known(clean, [*attacked, *small.values()], source.spec.name, plan.headline / 2, bound)
@@ -225,7 +227,8 @@ def _knowing(
         if spec.kind == "image":
             told(f"the same in image files, eps {size:g}", 0.5)
             made = evading_images(guard, x, y, threat, inside, bundle=plan.bundle, seed=plan.seed)
-            found.append(_arrays(guard, "W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, made, label))
+            files = kind._replace(attack=f"{plan.bundle}, 8 bit")
+            found.append(_arrays(guard, "W", files, row, made, label, inside.surrogate))
         told(f"queries, eps {size:g}", 0.6)
         began = time.perf_counter()
         asked = evade(guard, x, y, threat, bundle=_queries(whole), seed=plan.seed)
@@ -246,20 +249,46 @@ def _queries(whole: Bundle) -> Bundle:
     return Bundle(0, (), 1, 0, 0, 0, 0, whole.queries, 0, whole.draws, whole.boundary_queries)
 
 
-def _judged(guard: Guard, x: Tensor) -> tuple[Any, Array]:
+def _once(guard: Guard, x: Tensor) -> tuple[Any, Array]:
     parts = [guard.judge(part) for part in x.split(_AT_ONCE)]
     return np.concatenate([part.label for part in parts]), np.concatenate([part.score for part in parts])
 
 
-def _arrays(guard: Guard, threat: Threat, kind: Kind, row: Any, x_adv: Tensor, label: Any) -> AttackedArrays:
-    predicted, score = _judged(guard, x_adv)
-    return AttackedArrays(threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label)
+def _judged(guard: Guard, x: Tensor, label: Any) -> tuple[Any, Array]:
+    """(predicted (n,), score (n,)); of a random guard by most of 40 draws, see `majority`."""
+    if not guard.random:
+        return _once(guard, x)
+    predicted, score = (np.stack(part) for part in zip(*(_once(guard, x) for _ in range(DRAWS)), strict=True))
+    return majority(predicted, score, label)
+
+
+def majority(predicted: Any, score: Array, label: Any) -> tuple[Any, Array]:
+    """The verdict of most draws, (d, n) predictions and scores of inputs with labels (n,), as one prediction and one
+    score (n,): a wrong label, the most frequent one, where at least half of the draws have one; and a score that is at
+    most any threshold exactly where at least half of all draws have such a label and a score that is.
+    """
+    wrongs = predicted != label
+    wrong = 2 * wrongs.sum(0) >= len(predicted)
+    alike = wrongs == wrong
+    classes = np.unique(predicted)
+    votes = np.stack([((predicted == each) & alike).sum(0) for each in classes])
+    needed = (len(predicted) + 1) // 2
+    return classes[votes.argmax(0)], np.sort(np.where(alike, score, np.inf), 0)[needed - 1]
+
+
+def _arrays(
+    guard: Guard, threat: Threat, kind: Kind, row: Any, x_adv: Tensor, label: Any, surrogate: bool = False
+) -> AttackedArrays:
+    predicted, score = _judged(guard, x_adv, label)
+    return AttackedArrays(
+        threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label, surrogate=surrogate
+    )
 
 
 def _evaded(
     threat: Threat, kind: Kind, row: Any, evasion: Evasion, guard: Guard, label: Any, seconds: float
 ) -> AttackedArrays:
-    predicted, score = _judged(guard, evasion.x_adv)
+    predicted, score = _judged(guard, evasion.x_adv, label)
     return AttackedArrays(
         threat,
         kind.attack,
@@ -271,6 +300,7 @@ def _evaded(
         label=label,
         seconds=seconds,
         effort=evasion.effort,
+        surrogate=evasion.surrogate,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast, final
 
@@ -12,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from robustgen.artifacts import state_digest
+from robustgen.attacks.passes import evaluated
 from robustgen.calibration import Threshold, calibrate, p_values
 from robustgen.data.source import DataSpec, Source
 from robustgen.detectors.attribution import attribute, occlusion
@@ -22,6 +25,7 @@ from robustgen.guard.combine import Combine, in_order
 from robustgen.metrics import Array
 from robustgen.models.load import LoadedModel
 from robustgen.recall import recalled
+from robustgen.runtime import seeded
 
 Detectors = CalibratedDetector | Sequence[CalibratedDetector] | Mapping[str, Sequence[CalibratedDetector]]
 """One detector, several that look for the same, or several channels of them by name."""
@@ -284,8 +288,20 @@ class Guard(nn.Module):
 
     @property
     def random(self) -> bool:
-        """Whether a member may score the same input differently twice."""
-        return any(member.detector.random for member in self.members)
+        """Whether a member may score the same input differently twice, or the classifier answer it differently."""
+        return any(member.detector.random for member in self.members) or self.random_classifier
+
+    @cached_property
+    def random_classifier(self) -> bool:
+        """Whether the classifier answers the same inputs differently twice: it is asked about eight, made up, once."""
+        low, high = self.spec.low, self.spec.high
+        made = torch.rand(8, *self.spec.shape, generator=torch.Generator().manual_seed(0))
+        x = low + (high - low) * made if math.isfinite(high - low) else 4 * made - 2
+        x = x.to(self.device, _precision(self.classifier))
+        with torch.no_grad(), evaluated(self.classifier), seeded(0):
+            first, second = self.classifier(x), self.classifier(x.clone())  # not the same tensor: it might be recalled
+        slack = 1e-4 * float(torch.nan_to_num(first).abs().amax())  # a device may add up in another order
+        return not torch.allclose(first, second, rtol=0.0, atol=slack, equal_nan=True)
 
     @property
     def name(self) -> str:
@@ -342,6 +358,11 @@ class Guard(nn.Module):
 
 def _loaded(network: nn.Module) -> LoadedModel:
     return LoadedModel(network.eval(), type(network).__name__, state_digest(network.state_dict()))
+
+
+def _precision(network: nn.Module) -> torch.dtype:
+    """In what it computes: that of its first parameter."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _grouped(detectors: Detectors) -> dict[str, list[CalibratedDetector]]:

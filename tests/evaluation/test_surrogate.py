@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.calibration import Threshold
+from robustgen.data.load import load
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import DataError
 from robustgen.evaluation.adaptive import evade, verdicts
-from robustgen.evaluation.bundles import Bundle
+from robustgen.evaluation.bundles import BUNDLES, Bundle
+from robustgen.evaluation.guarded import CleanArrays, detection_rows
 from robustgen.evaluation.imitation import imitate, with_gradient_of
 from robustgen.evaluation.surrogate import soft_neighbours, straight_through, transfer
+from robustgen.evaluation.threats import Plan, _knowing, _once
+from robustgen.guard import Guard
+from robustgen.models.build import build
 from robustgen.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.2)
@@ -94,6 +100,25 @@ def test_evade_learns_the_stand_in_itself_and_says_so(generator: torch.Generator
     assert not evade(guard, x, y, THREAT, bundle=queries, pool=pool).surrogate  # nothing there follows gradients
     assert not evade(replace(guard, rule=smooth, differentiable=True), x, y, THREAT, bundle=GRADIENTS).surrogate
     assert not evade(guard, x, y, THREAT, bundle=GRADIENTS, score=smooth).surrogate
+
+
+def test_rows_of_attacks_through_a_stand_in_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUNDLES, "short", Bundle(2, ("clean",), 1, 0, 0, 0, 0, 5, 0, 1))
+    source = load("digits")
+    batch = next(iter(source.batches("test", 20)))
+    assert batch.y is not None
+    plan = Plan(eps=(0.1,), headline=0.1, bundle="short")
+    network = build("mlp", source.spec.shape, 10, seed=0).eval()
+    told = {}
+    for name, options in (("isolation-forest", {"trees": 5}), ("pca", {})):
+        guard = Guard(network, CalibratedDetector.fit(name, source, options=options))
+        clean = CleanArrays(batch.y.numpy(), *_once(guard, batch.x), guard.calibration_scores)
+        knowing = _knowing(guard, source.spec, batch.x, batch.y, plan, None, lambda what, share: None)
+        told[name] = {
+            (row["threat"], row["attack"]): row.get("surrogate") for row in detection_rows(clean, knowing, 0.05)
+        }
+    assert told["isolation-forest"] == {("W", "short"): True, ("W", "short, 8 bit"): True, ("Q", "square"): None}
+    assert set(told["pca"].values()) == {None}
 
 
 def test_values_are_the_score_s_and_gradients_the_surrogate_s() -> None:
