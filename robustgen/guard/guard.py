@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, cast, final
 
@@ -35,6 +36,8 @@ ALONE = "flagged"
 NORMAL = "normal"
 
 _AT_ONCE = 500
+_KEY = "channel_"
+"""Before a channel's name among the modules, where names such as "training" are taken."""
 
 
 class GuardOutput(NamedTuple):
@@ -67,19 +70,20 @@ class Guard(nn.Module):
     channels (`across`; "or" rejects what one channel alone finds suspicious enough, `shares` say what part of the false
     alarms each channel may cause, by name, None = all the same); `calibrate` or `Guard.fit` does that, and takes the
     threshold from other held-out inputs, so that the false-alarm rate is guaranteed whatever the
-    combination.
+    combination. A plain number as `threshold` is a score, of one detector.
 
     >>> guard = Guard(classifier, detector)  # doctest: +SKIP
     >>> logits, score, accepted = guard(x)  # doctest: +SKIP
 
-    Raises `UsageError` for detectors that were fitted with another classifier or on data of another form.
+    Raises `UsageError` for detectors that were fitted with another classifier or on data of another form, and for
+    what is no fitted detector or no threshold.
     """
 
     def __init__(
         self,
         classifier: LoadedModel | nn.Module,
         detectors: Detectors,
-        threshold: Threshold | None = None,
+        threshold: Threshold | float | None = None,
         *,
         within: str = "fisher",
         across: str = "or",
@@ -93,18 +97,20 @@ class Guard(nn.Module):
         self.spec = _one_form(everyone)
         self.channels = nn.ModuleDict(
             {
-                name: Channel([Member(fitted, self.loaded) for fitted in parts], within)
+                _KEY + name: Channel([Member(fitted, self.loaded) for fitted in parts], within)
                 for name, parts in grouped.items()
             }
         )
         self.across = Combine(across, len(grouped), None if shares is None else in_order(shares, grouped))
         self.single = len(everyone) == 1
-        self._threshold = threshold
+        self._threshold: Threshold | None = None
         self._watched = set[str]()  # layers of the classifier that members have asked for
         self.calibration_scores: Array = np.zeros(0)
         if self.single:
-            self._threshold = threshold or everyone[0].threshold
             self.calibration_scores = everyone[0].calibration_scores
+            self._threshold = everyone[0].threshold
+            if threshold is not None:
+                self._threshold = _threshold(threshold, self.calibration_scores)
         elif threshold is not None:
             raise UsageError(
                 "a guard of several detectors has a score of its own, whose threshold is not known beforehand: leave "
@@ -178,7 +184,7 @@ class Guard(nn.Module):
     @property
     def parts(self) -> dict[str, Channel]:
         """Its channels by name."""
-        return cast(dict[str, Channel], dict(self.channels.items()))
+        return {name.removeprefix(_KEY): cast(Channel, channel) for name, channel in self.channels.items()}
 
     def _together(self, scores: list[Tensor]) -> Tensor:
         """(channels, n) -log p."""
@@ -207,6 +213,7 @@ class Guard(nn.Module):
         return found
 
     def forward(self, x: Float[Tensor, "n *shape"]) -> GuardOutput:
+        self._check(x)
         with recalled(self.classifier, self._watched):
             logits = self.classifier(x)
             score = self._joined(self.evidence(x, logits.argmax(1)))
@@ -217,12 +224,18 @@ class Guard(nn.Module):
         return score.double() <= self.threshold.value
 
     def judge(self, x: Float[Tensor, "n *shape"]) -> GuardVerdicts:
-        """Predicted classes, scores, p-values and verdicts."""
-        with torch.no_grad(), recalled(self.classifier, self._watched):
-            x = x.to(self.device)
-            label = self.classifier(x).argmax(1)
-            evidence = self.evidence(x, label)
-            score = self._joined(evidence)
+        """Predicted classes, scores, p-values and verdicts. An input that holds NaN or infinite values is rejected with
+        the smallest p-value there is, by all channels.
+        """
+        x = x.to(self.device)
+        self._check(x)
+        whole = torch.isfinite(x).flatten(1).all(1)
+        if not whole.all():  # not every member takes them
+            x = torch.where(whole.reshape(-1, *[1] * (x.dim() - 1)), x, 0.0)
+        label, score, evidence = self._seen(x)
+        known = whole & ~score.isnan()
+        score = torch.where(known, score, torch.inf)
+        evidence = {name: torch.where(known, part, torch.inf) for name, part in evidence.items()}
         flagged = ~self.accepts(score)
         apart = self.across.each(torch.stack(list(evidence.values())))
         fires = (apart.double() > self.threshold.value) | (apart == apart.amax(0))
@@ -234,11 +247,37 @@ class Guard(nn.Module):
         return GuardVerdicts(
             label.cpu().numpy(),
             scores,
-            p_values(scores, self.calibration_scores),
+            self._p_values(scores),
             flagged.cpu().numpy(),
             names,
             {name: part.double().cpu().numpy() for name, part in evidence.items()},
         )
+
+    def _seen(self, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(predicted classes (n,), score (n,), evidence by channel, each (n,)); of no inputs nothing is asked."""
+        if not len(x):
+            nothing = x.new_zeros(0)
+            return nothing.long(), nothing, dict.fromkeys(self.parts, nothing)
+        with torch.no_grad(), recalled(self.classifier, self._watched):
+            label = self.classifier(x).argmax(1)
+            evidence = self.evidence(x, label)
+            return label, self._joined(evidence), evidence
+
+    def _p_values(self, scores: Array) -> Array:
+        """Of an infinite score the smallest there is; of no scores none."""
+        largest = np.finfo(np.float64).max
+        return p_values(scores.clip(-largest, largest), self.calibration_scores) if len(scores) else np.zeros(0)
+
+    def _check(self, x: Tensor) -> None:
+        """Raise `UsageError` for inputs of another form or precision than the classifier's."""
+        if x.shape[1:] != self.spec.shape:
+            raise UsageError(
+                f"this guard judges inputs of shape (n, {', '.join(map(str, self.spec.shape))}), but {tuple(x.shape)} "
+                "came"
+            )
+        precision = _precision(self.classifier)
+        if x.dtype != precision and not torch.is_autocast_enabled(x.device.type):
+            raise UsageError(f"this guard's classifier computes in {precision}, but {x.dtype} came: x.to({precision})")
 
     def explain(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         """How much each value of an input adds to its score above the median training input's: see `attribute`, and
@@ -313,7 +352,10 @@ class Guard(nn.Module):
         return next((p.device for p in self.classifier.parameters()), self.members[0].device)
 
     def at(self, fpr: float) -> Guard:
-        """The same guard, sharing its parts, with the threshold for another false-alarm rate."""
+        """The same guard, sharing its parts, with the threshold for another false-alarm rate. Raises `RobustgenError`
+        before calibration.
+        """
+        _ = self.threshold
         other = Guard.__new__(Guard)
         other.__dict__ = dict(self.__dict__)
         other._threshold = calibrate(self.calibration_scores, fpr)
@@ -368,15 +410,47 @@ def _precision(network: nn.Module) -> torch.dtype:
 def _grouped(detectors: Detectors) -> dict[str, list[CalibratedDetector]]:
     if isinstance(detectors, CalibratedDetector):
         return {ALONE: [detectors]}
-    if not isinstance(detectors, Mapping):
-        detectors = {ALONE: detectors}
-    grouped = {name: list(members) for name, members in detectors.items() if len(members)}
+    by_name = detectors if isinstance(detectors, Mapping) else {ALONE: detectors}
+    for came in by_name.values():
+        if isinstance(came, str) or not isinstance(came, Sequence):
+            raise UsageError(_no_detectors(came))
+    grouped = {name: list(members) for name, members in by_name.items() if len(members)}
+    for one in (one for members in grouped.values() for one in members):
+        if not isinstance(one, CalibratedDetector):
+            raise UsageError(_no_detectors(one))
     if not grouped:
         raise UsageError("a guard needs at least one detector, and none came")
     for name in grouped:
         if not name.isidentifier() or name == NORMAL:
             raise UsageError(f"a channel is named by letters, digits and _, and not {NORMAL!r}, but {name!r} came")
     return grouped
+
+
+def _no_detectors(came: object) -> str:
+    return (
+        "a guard takes fitted detectors: one, a list of them, or lists of them by channel, but "
+        f"{came if isinstance(came, str) else type(came).__name__!r} came: give CalibratedDetector.fit(name, source), "
+        "or CalibratedDetector.load(path)"
+    )
+
+
+def _threshold(given: Threshold | float, calibration_scores: Array) -> Threshold:
+    """A score as a threshold: its false-alarm rate is the one for which calibration allows as many held-out inputs
+    above it.
+    """
+    if isinstance(given, Threshold):
+        return given
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+        raise UsageError(
+            f"a guard's threshold is a Threshold or a score, but {given!r} came: leave it out, or calibrate"
+        )
+    n, above = len(calibration_scores), int((calibration_scores > given).sum())
+    if above == n:
+        raise UsageError(
+            f"the threshold {given:g} would reject every one of the {n} held-out inputs, whose scores begin at "
+            f"{calibration_scores.min():g}: give a higher one, or leave it out"
+        )
+    return Threshold(float(given), (above + 1) / (n + 1), n)
 
 
 def _one_form(everyone: Sequence[CalibratedDetector]) -> DataSpec:

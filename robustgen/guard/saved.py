@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustgen.artifacts import Artifact, read_artifact, write_artifact
 from robustgen.calibration import Threshold
@@ -65,7 +65,7 @@ def load(path: Path, model: LoadedModel | None) -> Guard:
         for name, value in artifact.tensors.items():
             if name.startswith(_LEARNT):
                 owner, _, leaf = name.removeprefix(_LEARNT).rpartition(".")
-                setattr(guard.get_submodule(owner), leaf, value)
+                setattr(_module(guard, owner), leaf, value)
         guard.spec = DataSpec.from_json(config["data"])
         guard.take(artifact.tensors["calibration_scores"].double().numpy(), Threshold(**config["threshold"]))
         return guard
@@ -84,6 +84,15 @@ def _member(artifact: Artifact, entry: Mapping[str, Any], classifier: LoadedMode
     if read_artifact(place, "detector").sha256 != entry["sha256"]:
         raise ArtifactError(f"{place} is not the detector that this guard was made with: make the guard again")
     return CalibratedDetector.load(place, classifier if entry["model"] else None)
+
+
+def _module(guard: Guard, place: str) -> nn.Module:
+    """What lies at a place of `_learnt`, which says channels by their names alone."""
+    kind, _, inside = place.partition(".")
+    if kind != "channels":
+        return guard.get_submodule(place)
+    name, _, part = inside.partition(".")
+    return guard.parts[name].get_submodule(part)
 
 
 def _learnt(guard: Guard) -> dict[str, Tensor]:

@@ -150,6 +150,64 @@ def test_noise_is_rejected_and_the_verdict_says_by_whom(digits: Source, guard: G
     }  # fmt: skip
 
 
+def test_an_input_that_is_no_number_is_rejected_and_takes_no_other_with_it(
+    digits: Source, victim: LoadedModel, guard: Guard
+) -> None:
+    x = some(digits, 6)
+    x[2, 0, 3, 3], x[4, 0, 0, 0] = torch.nan, torch.inf
+    kept = torch.tensor([0, 1, 3, 5])
+    forest = Guard(victim, CalibratedDetector.fit("isolation-forest", digits, options={"trees": 5}))  # refuses NaN
+    for one in (guard, forest):
+        judged, alone = one.judge(x), one.judge(x[kept])
+        assert judged.flagged[[2, 4]].all()
+        assert (judged.p_value[[2, 4]] == 1 / (1 + len(one.calibration_scores))).all()
+        assert {judged.verdict[2], judged.verdict[4]} == {"+".join(one.parts)}
+        for found, expected in zip(judged[:4], alone[:4], strict=True):
+            np.testing.assert_allclose(found[kept], expected, rtol=1e-5)
+    assert not guard(x).accepted[[2, 4]].any()
+
+
+def test_of_no_inputs_nothing_is_said(digits: Source, guard: Guard) -> None:
+    judged = guard.judge(some(digits, 0))
+    assert [len(part) for part in judged[:5]] == [0] * 5
+    assert judged.label.dtype == np.int64
+    assert judged.flagged.dtype == bool
+    assert {name: part.shape for name, part in judged.channels.items()} == {"perturbed": (0,), "adversarial": (0,)}
+
+
+def test_any_name_is_a_channel_s(tmp_path: Path, digits: Source, victim: LoadedModel, pca: CalibratedDetector) -> None:
+    names = ("training", "items", "forward", "channel_", "channel_items", "members")
+    guard, x = Guard.fit(victim, {name: [pca] for name in names}, digits), some(digits)
+    assert tuple(guard.parts) == names
+    assert tuple(guard.judge(x).channels) == names
+    with staged(tmp_path / "g") as directory:
+        guard.save(directory)
+    again = Guard.load(tmp_path / "g")
+    assert tuple(again.parts) == names
+    assert torch.equal(again.score(x), guard.score(x))
+
+
+def test_what_is_stored_says_channels_by_their_names_alone(tmp_path: Path, guard: Guard) -> None:
+    """As it was before they had other names among the modules: guards saved then are read too."""
+    from robustgen.artifacts import read_artifact
+
+    with staged(tmp_path / "g") as directory:
+        guard.save(directory)
+    stored = {name for name in read_artifact(tmp_path / "g", "guard").tensors if name.startswith("guard.channels.")}
+    assert {name.split(".")[2] for name in stored} == {"perturbed", "adversarial"}
+
+
+def test_a_score_is_a_threshold_of_one_detector(digits: Source, victim: LoadedModel, pca: CalibratedDetector) -> None:
+    x, scores = some(digits), np.sort(pca.calibration_scores)
+    between = float(scores[-4] + scores[-3]) / 2
+    guard = Guard(victim, pca, between)
+    assert guard.threshold.value == between
+    assert (guard.threshold.fpr, guard.threshold.n_calibration) == (4 / (len(scores) + 1), len(scores))
+    assert guard.at(guard.threshold.fpr).threshold.value == scores[-4]  # as many held-out inputs above it
+    assert torch.equal(guard(x).accepted, guard(x).score.double() <= between)
+    assert Guard(victim, pca, 10**6).threshold.fpr == 1 / (len(scores) + 1)
+
+
 def test_other_rates_share_the_scores(digits: Source, guard: Guard) -> None:
     stricter = guard.at(0.2)
     x = some(digits)
@@ -256,6 +314,20 @@ def test_what_does_not_fit_is_refused(
         Guard(victim, [pca, knn], pca.threshold)
     with pytest.raises(RobustgenError, match="not calibrated"):
         Guard(victim, [pca, knn]).score(some(digits))
+    with pytest.raises(RobustgenError, match="not calibrated"):
+        Guard(victim, [pca, knn]).at(0.1)
+    for given in (math.nan, True, "0.5"):
+        with pytest.raises(UsageError, match="is a Threshold or a score"):
+            Guard(victim, pca, given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="would reject every one"):
+        Guard(victim, pca, -1e9)
+    for detectors, came in (("pca", "pca"), (["pca"], "pca"), ({"near": pca}, "CalibratedDetector"), (5, "int")):
+        with pytest.raises(UsageError, match=f"takes fitted detectors.*{came}"):
+            Guard(victim, detectors)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"shape \(n, 1, 8, 8\), but \(40, 64\) came"):
+        Guard(victim, pca)(some(digits).flatten(1))
+    with pytest.raises(UsageError, match=r"float32, but torch.float64 came"):
+        Guard(victim, pca)(some(digits).double())
     with pytest.raises(UsageError, match="a channel is named"):
         Guard(victim, {"a.b": [pca]})
     with pytest.raises(UsageError, match="other weights"):
