@@ -51,7 +51,7 @@ class Parity:
 def export(guard: Guard, path: Path, x: Float[Tensor, "n *shape"]) -> Parity:
     """Write the guard as a program to `path`, .pt2 (torch.export) or .onnx, and compare it with the guard on `x`, two
     inputs at least. It takes inputs (n, *shape) in the data's range and gives logits, scores and which inputs are
-    accepted, for any n.
+    accepted, for any n; in ONNX they are named x, logits, score and accepted.
 
     Raises `UsageError` for another ending, members that cannot be written as a program or too few inputs,
     `MissingPackageError` without the packages of ONNX, `RobustgenError` if the program does not do what the guard does.
@@ -67,7 +67,7 @@ def export(guard: Guard, path: Path, x: Float[Tensor, "n *shape"]) -> Parity:
     if path.suffix == ".pt2":
         with _quiet():
             torch.export.save(program, path)
-        run: Callable[[Tensor], Any] = program.module()
+            run: Callable[[Tensor], Any] = torch.export.load(path).module()  # what was written, not what is known here
     else:
         run = _onnx(program, path)
     with torch.no_grad():
@@ -139,15 +139,24 @@ def _onnx(program: Any, path: Path) -> Callable[[Tensor], Any]:
     with _quiet():
         try:
             # its optimiser takes x + 1e-8 for x, which under a square root it is not
-            made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                input_names=["x"],
+                output_names=list(GuardOutput._fields),
+            )
         except Exception as error:  # of the exporter, which names its own stages
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise UsageError(f"ONNX has no word for something in this guard ({reason}): export to .pt2") from error
         assert made is not None
         made.save(path)
-    name = made.model.graph.inputs[0].name
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda x: [torch.from_numpy(part) for part in session.run(None, {name: x.cpu().numpy()})]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are of its own matters, and coloured
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = list(GuardOutput._fields)
+    return lambda x: [torch.from_numpy(part) for part in session.run(names, {"x": x.cpu().numpy()})]
 
 
 def _require_onnx() -> None:

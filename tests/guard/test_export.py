@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,36 @@ def test_a_program_that_does_something_else_is_not_kept(
     with pytest.raises(RobustgenError, match="does not do what the guard does"):
         export(guard, tmp_path / "guard.pt2", torch.rand(2, 1, 8, 8))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_file_is_compared_and_not_the_program_in_memory(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, other = torch.export.save, torch.export.export(Flipped(guard), (torch.rand(2, 1, 8, 8),))
+    monkeypatch.setattr(torch.export, "save", lambda _, path: save(other, path))
+    with pytest.raises(RobustgenError, match="does not do what the guard does"):
+        export(guard, tmp_path / "guard.pt2", torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.skipif(not find_spec("onnxruntime") or not find_spec("onnxscript"), reason="needs robustgen[onnx]")
+def test_inputs_and_outputs_have_names(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    severity, make = list[int](), onnxruntime.InferenceSession
+
+    def session(path: str, options: Any, **others: Any) -> Any:
+        severity.append(options.log_severity_level)
+        return make(path, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    export(guard, tmp_path / "guard.onnx", torch.rand(2, 1, 8, 8))
+    assert severity == [3]
+    assert capfd.readouterr().err == ""
+    read = make(str(tmp_path / "guard.onnx"))
+    assert [one.name for one in read.get_inputs()] == ["x"]
+    assert [one.name for one in read.get_outputs()] == ["logits", "score", "accepted"]
 
 
 class Flipped(torch.nn.Module):
