@@ -36,14 +36,22 @@ if TYPE_CHECKING:
     from robustgen.detectors.autoencoder import AutoencoderDetector
     from robustgen.detectors.base import Detector
     from robustgen.detectors.calibrated import CalibratedDetector
+    from robustgen.detectors.conditional_gan import ConditionalGANDetector
     from robustgen.detectors.conditional_vae import ConditionalVAEDetector
+    from robustgen.detectors.cycle_gan import CycleGANDetector
+    from robustgen.detectors.gan import GANDetector
+    from robustgen.detectors.gat import GATDetector
     from robustgen.detectors.k_means import KMeansDetector
+    from robustgen.detectors.pair_gan import PairGANDetector
     from robustgen.detectors.pca import PCADetector
     from robustgen.detectors.simhash import SimHashDetector
+    from robustgen.detectors.style_gan import StyleGANDetector
     from robustgen.detectors.vae import VAEDetector
     from robustgen.errors import RobustgenError
     from robustgen.evaluation.adaptive import evade
     from robustgen.evaluation.robustness import evaluate_attack
+    from robustgen.evaluation.sampling import draw
+    from robustgen.evaluation.translation import translate
     from robustgen.guard.guard import Guard
     from robustgen.metrics import auroc, proportion, rate_above, tpr_at_fpr
     from robustgen.models.load import load_model
@@ -88,14 +96,22 @@ _HOME = {
     "detectors.autoencoder": ("AutoencoderDetector",),
     "detectors.base": ("Detector",),
     "detectors.calibrated": ("CalibratedDetector",),
+    "detectors.conditional_gan": ("ConditionalGANDetector",),
     "detectors.conditional_vae": ("ConditionalVAEDetector",),
+    "detectors.cycle_gan": ("CycleGANDetector",),
+    "detectors.gan": ("GANDetector",),
+    "detectors.gat": ("GATDetector",),
     "detectors.k_means": ("KMeansDetector",),
+    "detectors.pair_gan": ("PairGANDetector",),
     "detectors.pca": ("PCADetector",),
     "detectors.simhash": ("SimHashDetector",),
+    "detectors.style_gan": ("StyleGANDetector",),
     "detectors.vae": ("VAEDetector",),
     "errors": ("RobustgenError",),
     "evaluation.adaptive": ("evade",),
     "evaluation.robustness": ("evaluate_attack",),
+    "evaluation.sampling": ("draw",),
+    "evaluation.translation": ("translate",),
     "guard.guard": ("Guard",),
     "metrics": ("auroc", "proportion", "rate_above", "tpr_at_fpr"),
     "models.load": ("load_model",),

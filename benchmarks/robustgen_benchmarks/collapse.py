@@ -1,8 +1,10 @@
 """How often does a GAN's training fail? Each detector fitted with several seeds on the same images.
 
-Reported of each: whether the monitor called it collapsed, the variety of its samples (their spread over that of real
-images), how many classes a classifier finds among 1,000 samples (the exponential of the entropy; of real images beside
-it), the Fréchet distance on that classifier's features, and the AUROC of made-up anomalies that chose the round.
+Reported of each: whether the monitor called it collapsed (the generator makes a few images only, or fills fewer than
+half of the clusters that real ones fill); the variety of its samples (the distance to the nearest other one over that
+of real images) and the clusters filled (`modes`); how many classes a classifier finds among 1,000 samples (the
+exponential of the entropy; of real images beside it); the Fréchet distance on that classifier's features; and the AUROC
+of made-up anomalies that chose the round.
 
     python -m robustgen_benchmarks.collapse --data digits --model victim/ --detectors gan style-gan --seeds 10
 """
@@ -24,6 +26,7 @@ from robustgen.detectors.codes import as_sampler
 from robustgen.detectors.making import make
 from robustgen.evaluation.frechet import compare, embedding
 from robustgen.models.load import LoadedModel, load_model
+from robustgen.training.monitor import collapsed
 from robustgen_benchmarks.results_file import ResultsFile
 
 
@@ -74,7 +77,7 @@ def main() -> None:
                 "detector": name,
                 "seed": seed,
                 "warnings": detector.record.warnings(),
-                "collapsed": any("collapsed" in warning for warning in detector.record.warnings()),
+                "collapsed": collapsed(detector.record.history()),
                 "classes": classes_found(model, x),
                 "frechet": compare(x, real, embed, "classifier").to_json(),
                 **course,
@@ -89,7 +92,7 @@ def main() -> None:
             f"{mean(row['classes'] for row in own):.1f} classes (real {classes_of_real:.1f}), Fréchet "
             f"distance {mean(row['frechet']['distance'] for row in own):.1f} "
             f"({mean(row['frechet']['real'] for row in own):.1f}), variety "
-            f"{mean(row['variety'] for row in own):.2f}\n"
+            f"{mean(row['variety'] for row in own):.2f}, clusters {mean(row['modes'] for row in own):.2f}\n"
         )
 
 

@@ -45,9 +45,14 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "conditional-gan": ("conditional-gan", {}),
-    "conditional-gan untaught": ("conditional-gan", {"matching": "none", "negatives": "none"}),
+    "conditional-gan without wrong labels": ("conditional-gan", {"matching": "none"}),
+    "conditional-gan without wrong labels and corruptions": (
+        "conditional-gan",
+        {"matching": "none", "negatives": "none"},
+    ),
     "conditional-vae": ("conditional-vae", {}),
     "gan": ("gan", {}),
+    "style-gan": ("style-gan", {}),
 }
 
 

@@ -33,6 +33,11 @@ def requested_shape(
         raise UsageError(
             f"size {size} was asked for, but {like.name!r}, whose form is to be met, has {like.shape[-2:]}"
         )
+    if "condition" in like.columns and own[:-2] != like.shape[:-2]:
+        raise DataError(
+            f"{name!r} has images of {own[0]} channels, but pairs of a condition and a photo are needed, as in "
+            f"{like.name!r} {like.shape}: give edges:DATA or pairs:CONDITIONS,PHOTOS"
+        )
     if not convert and (own[:-2] != like.shape[:-2] or (size is None and own != like.shape)):
         hint = "" if own[:-2] != like.shape[:-2] else f"; ask for size {like.shape[-2:]} to have them resized"
         raise DataError(f"{name!r} has inputs of shape {own}, but {like.shape} is needed, as in {like.name!r}{hint}")

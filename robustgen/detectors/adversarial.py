@@ -36,6 +36,7 @@ from robustgen.training.gan import (
 )
 from robustgen.training.negatives import by_default, negatives
 from robustgen.training.two_players import Game, GameRecipe, play
+from robustgen.training.variety import Modes
 
 _WIDEST = 64  # directions of the discriminator's features that neighbours are looked for in
 _TIMES, _ROUNDS = 0.72, 12  # of the steps that one loss takes, and how often the players are judged
@@ -95,8 +96,10 @@ class AdversarialDetector(Detector, ABC):
             raise UsageError(suggestion(loss, LOSSES, "loss"))
         if network not in ("auto", *_NETWORKS):
             raise UsageError(suggestion(network, ("auto", *_NETWORKS), "network"))
-        if min(code, width) < 1:
-            raise UsageError(f"code and width must be at least 1, but {code} and {width} came")
+        if min(code, width) < 1 or batch_size < 2:
+            raise UsageError(
+                f"code and width must be at least 1 and batch_size 2, but {code}, {width} and {batch_size} came"
+            )
         if penalty is not None and not (math.isfinite(penalty) and penalty >= 0):
             raise UsageError(f"penalty is a weight from 0 up, but {penalty:g} came")
         if not (math.isfinite(contest) and contest > 0):
@@ -115,7 +118,7 @@ class AdversarialDetector(Detector, ABC):
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
         self._recipe()  # what is out of range is said now
-        self.record = Record("told apart", "variety")
+        self.record = Record("told apart", "variety", "modes")
         self.register_buffer("directions", torch.empty(0, 0))
 
     @abstractmethod
@@ -205,8 +208,11 @@ class AdversarialDetector(Detector, ABC):
         normal = next(held.batches(200, self._random()))  # rows may come in the order of their classes
         kind: Any = "image" if convolved(tuple(held.shape)) else "table"
         made = anomalies(normal, kind, 0.0, 1.0, torch.Generator().manual_seed(self.seed))
+        code = torch.randn(len(normal), self.code, generator=self._random()).to(normal)
+        modes = Modes(normal, self.seed)
 
         def judge(game: Game) -> float:
+            game.facts["modes"] = torch.tensor(modes.reached(self.generator(code)))
             own = -self._judged(self.discriminator.features(normal))
             others = [-self._judged(self.discriminator.features(x)) for x in made.values()]
             inside = own.double().cpu().numpy()

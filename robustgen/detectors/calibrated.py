@@ -20,7 +20,7 @@ from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
-from robustgen.detectors.making import make
+from robustgen.detectors.making import accepts, make
 from robustgen.detectors.mismatches import mismatches
 from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
 from robustgen.detectors.record import Recorded
@@ -93,7 +93,7 @@ class CalibratedDetector:
         Raises `UsageError` for unknown names, options or rates, `DataError` for data that cannot be used.
         """
         device = device or torch.device("cpu")
-        detector = make(name, options or {}).to(device)
+        detector = make(name, _told(name, source.spec, options or {})).to(device)
         n_calibration = len(source.rows("calibration"))
         calibrate(
             np.arange(n_calibration), fpr
@@ -343,3 +343,17 @@ def stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedMod
         )
     network = from_config(stored["rebuild"], _under("model.", artifact), str(artifact.path))
     return LoadedModel(network.eval(), stored["origin"], stored["sha256"], None, stored["rebuild"])
+
+
+def _told(name: str, spec: DataSpec, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`options`, and for a detector of pairs what the data says of itself: how many channels are the condition."""
+    channels = spec.columns.count("condition")
+    if not channels or not accepts(name, "condition_channels"):
+        return options
+    asked = options.get("condition_channels")
+    if asked not in (None, channels):
+        raise UsageError(
+            f"the first {channels} channels of {spec.name!r} are the condition, but condition_channels={asked} came: "
+            "leave it out"
+        )
+    return {**options, "condition_channels": channels}

@@ -28,6 +28,7 @@ from robustgen.training.game_plan import game_recipe
 from robustgen.training.labelled_games import LabelledGame
 from robustgen.training.negatives import Corrupt, by_default, negatives
 from robustgen.training.two_players import Game, GameRecipe, play
+from robustgen.training.variety import Modes
 
 _JUDGED = 200  # held-out inputs that a round is judged on
 
@@ -77,15 +78,17 @@ class ClassConditionalDetector(Detector, ABC):
         super().__init__()
         if classes is not None and classes < 2:
             raise UsageError(f"there must be at least 2 classes, but {classes} came")
-        if min(code, width) < 1:
-            raise UsageError(f"code and width must be at least 1, but {code} and {width} came")
+        if min(code, width) < 1 or batch_size < 2:
+            raise UsageError(
+                f"code and width must be at least 1 and batch_size 2, but {code}, {width} and {batch_size} came"
+            )
         self.classes, self._asked = classes, classes
         self.negatives, self.scores, self.code, self.width = negatives, scores, code, width
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
         self._recipe()  # what is out of range is said now
         LabelScores(self._scores)
-        self.record = Record("told apart", "variety")
+        self.record = Record("told apart", "variety", "modes")
 
     @property
     @abstractmethod
@@ -135,14 +138,14 @@ class ClassConditionalDetector(Detector, ABC):
             low, high = min(low, 0.0), max(high, 1.0)
         game = self._game(low, high)
         shuffle = torch.Generator().manual_seed(self.seed)  # rows may come in the order of their classes
-        x, y = unpacked(next(held.batches(_JUDGED, shuffle)), shape)
+        x, y = (value.to(device) for value in unpacked(next(held.batches(_JUDGED, shuffle)), shape))
         with fitting_threads(device, math.prod(shape)):
             history = play(
                 game,
                 lambda shuffle: kept.batches(self.batch_size, shuffle),
                 self._recipe(),
                 device=device,
-                judge=self._judge(x.to(device), y.to(device), game),
+                judge=self._and_modes(x, y, self._judge(x, y, game)),
                 checkpoint=self._checkpoint,
                 progress=progress,
             )
@@ -150,6 +153,19 @@ class ClassConditionalDetector(Detector, ABC):
         self.record.keep(history)
         with torch.no_grad():
             self.combination.prepare(self._pairs(kept, shuffled=True), self._pairs(held))
+
+    def _and_modes(self, x: Tensor, y: Tensor, judge: Callable[[Game], float]) -> Callable[[Game], float]:
+        """The same, keeping how many of the data's modes the generator reaches, where there is one."""
+        if not self.generates:
+            return judge
+        code = torch.randn(len(x), self.code, generator=torch.Generator().manual_seed(self.seed)).to(x)
+        modes = Modes(x, self.seed)
+
+        def both(game: Game) -> float:
+            game.facts["modes"] = torch.tensor(modes.reached(self.generator(code, y)))
+            return judge(game)
+
+        return both
 
     def _recipe(self) -> GameRecipe:
         recipe = game_recipe(

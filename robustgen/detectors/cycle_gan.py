@@ -81,7 +81,7 @@ class CycleGANDetector(Detector):
         self.scores, self.temperature, self.width, self.blocks = scores, temperature, width, blocks
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
-        self.record = Record("cycle error", "identity error")
+        self.record = Record("cycle error", "identity error", "told apart", "variety")
         self._classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # in a tuple it is no part of the state
         self._recipe()  # what is out of range is said now
         if scores != "auto":
@@ -118,8 +118,18 @@ class CycleGANDetector(Detector):
     def _fit(self, rows: Rows, progress: TrainingProgress | None) -> None:
         device, recipe = self._device, self._recipe()
         kept, held = hold_out(LabelledRows(rows), seed=self.seed, device=device)
-        normal, other = self._domains(kept)
-        held_normal, held_other = (torch.cat(list(part.batches(_AT_ONCE))) for part in self._domains(held))
+        parts = self._domains(kept)
+        if min(map(len, parts)) == 0:
+            raise DataError(
+                "cycle-gan needs inputs of two domains, labelled 0 (normal) and 1 (other), but "
+                f"{len(parts[0])} and {len(parts[1])} came to train on: name the other domain, such as --other usps or "
+                "--other attack:pgd:0.1, with more than a few inputs"
+            )
+        normal, other = (TensorRows(part) for part in parts)
+        # of few inputs it may be that none is held out
+        held_normal, held_other = (
+            out if len(out) else part for out, part in zip(self._domains(held), parts, strict=True)
+        )
 
         def judge(game: Game) -> float:
             self._measure(held_normal)
@@ -143,18 +153,18 @@ class CycleGANDetector(Detector):
         with torch.no_grad():
             self._measure(held_normal)
 
-    def _domains(self, packed: Rows) -> tuple[Rows, Rows]:
-        """The inputs of each domain. Raises `DataError` unless there are both, and no others."""
+    def _domains(self, packed: Rows) -> tuple[Tensor, Tensor]:
+        """The inputs of each domain. Raises `DataError` if there are others."""
         shape = self.shape or ()
         parts = [unpacked(batch, shape) for batch in packed.batches(4096)]
         x, y = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         found = sorted(set(y.tolist()))
-        if found != [0, 1]:
+        if not {*found} <= {0, 1}:
             raise DataError(
                 f"cycle-gan needs inputs of two domains, labelled 0 (normal) and 1 (other), but labels {found[:12]} "
                 "came: name the other domain, such as --other usps or --other attack:pgd:0.1"
             )
-        return TensorRows(x[y == 0]), TensorRows(x[y == 1])
+        return x[y == 0], x[y == 1]
 
     def _measure(self, x: Tensor) -> None:
         self.units.prepare(torch.cat([self._apart(part) for part in x.split(_AT_ONCE)], 1))

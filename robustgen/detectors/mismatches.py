@@ -45,7 +45,7 @@ def mismatches(
         def paired(kind: str) -> Scored:
             return lambda x: score(pairs(x)[kind], None)
 
-        return {kind: paired(kind) for kind in pairs(x[:1])}
+        return {kind: paired(kind) for kind in pairs(x)}
     if not detector.conditional or classify is None:
         return {}
     network = classify

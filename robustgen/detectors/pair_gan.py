@@ -15,7 +15,7 @@ from robustgen.data.rows import Rows
 from robustgen.detectors.base import Detector
 from robustgen.detectors.record import Record
 from robustgen.detectors.units import Units
-from robustgen.errors import UsageError
+from robustgen.errors import DataError, UsageError
 from robustgen.metrics import auroc
 from robustgen.models.image_to_image import PatchDiscriminator, UNetGenerator, require_images
 from robustgen.registry import suggestion
@@ -85,7 +85,7 @@ class PairGANDetector(Detector):
         self.scores, self.width = scores, width
         self.preset, self.steps, self.batch_size = preset, steps, batch_size
         self.learning_rate, self.seed = learning_rate, seed
-        self.record = Record("mismatches told apart", "error")
+        self.record = Record("mismatches told apart", "error", "told apart", "variety")
         self._recipe()  # what is out of range is said now
         Units(scores, SCORES)
 
@@ -127,6 +127,11 @@ class PairGANDetector(Detector):
         x = torch.cat(list(held.batches(_AT_ONCE))).to(device)
         with seeded(self.seed):
             odd = mismatched(x, self.channels, self.reach)
+        if share and not len(odd):
+            raise DataError(
+                "all pairs have the same condition, so that with reach=0 none can be made that does not fit: leave "
+                "reach at 3 if condition and photo lie on each other, or take a detector of the photos alone"
+            )
 
         def judge(game: Game) -> float:
             return auroc(self._fit_of(x).cpu().numpy(), self._fit_of(odd).cpu().numpy()).value
@@ -159,11 +164,13 @@ class PairGANDetector(Detector):
         return made
 
     def mismatched(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n c h w"]]:
-        """Pairs that do not fit: photos beside the condition of the pair before, and, where `reach` says that the two
-        lie on each other to the pixel, moved by two pixels to the right.
+        """Pairs that do not fit: photos beside the condition of the pair before, where it is another, and, where
+        `reach` says that the two lie on each other to the pixel, moved by two pixels to the right.
         """
         condition, photo = x[:, : self.channels], x[:, self.channels :]
-        made = {"other condition": torch.cat([condition.roll(1, 0), photo], 1)}
+        before = condition.roll(1, 0)
+        others = (before != condition).flatten(1).any(1)
+        made = {"other condition": torch.cat([before, photo], 1)[others]} if others.any() else {}
         return made | ({"moved": torch.cat([condition, moved(photo, 3, 2)], 1)} if self.reach else {})
 
     def panel(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, " n"]]:

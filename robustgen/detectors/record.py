@@ -18,7 +18,9 @@ _JUDGED = "anomalies it was judged by, AUROC"
 
 @final
 class Record(nn.Module):
-    """The facts named `names` of each round of a game, and how the judge found it; NaN where there was none."""
+    """The facts named `names` of each round of a game, and how the judge found it; NaN where there was none. Records of
+    detectors that were fitted before the last of the names were kept lack these.
+    """
 
     rounds: Tensor
 
@@ -26,6 +28,10 @@ class Record(nn.Module):
         super().__init__()
         self.names = names
         self.register_buffer("rounds", torch.empty(0, len(names) + 1))
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        return self.names[: self.rounds.shape[1] - 1]
 
     def keep(self, history: Sequence[Round]) -> None:
         """Take a game's rounds."""
@@ -41,7 +47,7 @@ class Record(nn.Module):
             raise RobustgenError("this detector is not fitted: call fit(data) first")
         return [
             Round(
-                {name: value for name, value in zip(self.names, row[:-1], strict=True) if not math.isnan(value)},
+                {name: value for name, value in zip(self._kept, row[:-1], strict=True) if not math.isnan(value)},
                 None if math.isnan(row[-1]) else row[-1],
             )
             for row in self.rounds.tolist()
@@ -57,7 +63,7 @@ class Record(nn.Module):
 
     def course(self) -> dict[str, list[float]]:
         """What each round showed, by name."""
-        named = zip((*self.names, _JUDGED), self.rounds.T.tolist(), strict=True)
+        named = zip((*self._kept, _JUDGED), self.rounds.T.tolist(), strict=True)
         return {name: values for name, values in named if not any(map(math.isnan, values))}
 
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from robustgen.data.source import Source
+from robustgen.data.source import DataSpec, Source
 from robustgen.detectors.base import Detector
 from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
@@ -42,12 +42,30 @@ def seen_through(
         return None
     if model is None:
         return None
+    answer(model, source.spec, device)
     if not isinstance(detector, Watcher):
         return Features(model.network.to(device), layer)
     if layer is not None:
         raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
     detector.watch(model.network.to(device))
     return None
+
+
+def answer(model: LoadedModel, spec: DataSpec, device: torch.device) -> Tensor:
+    """What the classifier, moved to `device`, says of one input of the form of `spec`. Raises `UsageError` if it takes
+    no such inputs.
+    """
+    network = model.network.to(device)
+    try:
+        with torch.no_grad():
+            said: Tensor = network(torch.zeros(1, *spec.shape, device=device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        taken = "" if model.spec is None else f", but inputs of shape {model.spec.shape}"
+        raise UsageError(
+            f"the classifier {model.origin} does not take inputs of shape {spec.shape}, as those of {spec.name!r} "
+            f"are{taken} ({str(error).splitlines()[0]}): give one that was trained on such inputs"
+        ) from error
+    return said
 
 
 def _check_classifier(
@@ -62,9 +80,9 @@ def _check_classifier(
         )
     if layer is not None:
         raise UsageError(f"{name} looks at inputs, not at a layer of the classifier: leave out --layer")
-    model.network.to(device)
-    with torch.no_grad():
-        logits = model.network(torch.zeros(1, *source.spec.shape, device=device))
+    logits = answer(model, source.spec, device)
+    if not source.spec.classes:
+        raise UsageError(f"{name} learns what inputs of each class look like, but {source.spec.name!r} has no labels")
     if logits.ndim != 2 or logits.shape[1] != len(source.spec.classes):
         raise UsageError(
             f"{source.spec.name!r} has {len(source.spec.classes)} classes, but the classifier {model.origin} gives "

@@ -196,7 +196,24 @@ def _translated(detector: CalibratedDetector, source: Source, seed: int) -> list
         if {found.x.shape[1], found.made.shape[1]} <= {1, 2, 3, 6} and found.made.shape[1] in (1, 3):
             alt = f"Held-out inputs, and below each what the model makes of it towards {to}."
             blocks.append(Picture(translated_sheet(found, source.spec, _COMPARED), alt=alt, caption=f"To {to}."))
-    return blocks + (_hidden(own, source, seed) if isinstance(own, CycleGANDetector) else [])
+    return blocks + (
+        [*_from_other(detector, source), *_hidden(own, source, seed)] if isinstance(own, CycleGANDetector) else []
+    )
+
+
+def _from_other(detector: CalibratedDetector, source: Source) -> list[Block]:
+    """What it is for: inputs of the other domain brought to the normal one. Held-out inputs are all normal, so these
+    are training inputs.
+    """
+    some = source.spread("train", 100 * _COMPARED)
+    y = source.read(some).y
+    rows = some[:0] if y is None else some[(y == 1).numpy()][:_COMPARED]
+    if not len(rows) or detector.spec.shape[0] not in (1, 3):
+        return []
+    found = translate(detector, source, rows, "normal")
+    alt = "Training inputs of the other domain, and below each what the model makes of it towards normal."
+    caption = "Training inputs of the other domain, to normal."
+    return [Picture(translated_sheet(found, source.spec, _COMPARED), alt=alt, caption=caption)]
 
 
 def _hidden(detector: CycleGANDetector, source: Source, seed: int) -> list[Block]:

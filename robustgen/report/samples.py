@@ -14,8 +14,12 @@ from robustgen.report.strips import _Grid, _images, _show, _under
 _ACROSS = 8
 
 
-def sample_sheet(x: Values, title: str, p_values: Sequence[float], flagged: Sequence[bool]) -> Figure:
-    """`x` (n, c, h, w) in [0, 1] in rows of at most 8, each with its p-value; flagged ones have another colour."""
+def sample_sheet(
+    x: Values, title: str, p_values: Sequence[float], flagged: Sequence[bool], classes: Sequence[str] = ()
+) -> Figure:
+    """`x` (n, c, h, w) in [0, 1] in rows of at most 8, each with its p-value, and its class where `classes` are given;
+    flagged ones have another colour.
+    """
     images = _images(x, "samples")
     same_length(len(images), p_values=p_values, flagged=flagged)
     across = min(_ACROSS, len(images))
@@ -28,9 +32,9 @@ def sample_sheet(x: Values, title: str, p_values: Sequence[float], flagged: Sequ
         for number, image in enumerate(images):
             axes = grid.axes(number // across, number % across)
             _show(axes, image)
-            text = f"{p_values[number]:.2g}"
+            text = f"{drawable(classes[number], 11)}, {p_values[number]:.2g}" if classes else f"{p_values[number]:.2g}"
             _under(axes, text, WRONG if flagged[number] else INK, bold=bool(flagged[number]))
-        grid.row_label(0, drawable("samples", 18), "p-value under each")
+        grid.row_label(0, drawable("samples", 18), "class, p-value" if classes else "p-value under each")
         return grid.figure
 
 

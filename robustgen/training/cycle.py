@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustgen.data.rows import Rows
 from robustgen.models.image_to_image import PatchDiscriminator, ResNetGenerator
 from robustgen.training.two_players import Game
+from robustgen.training.variety import variety
 
 POOL = 50
 _CYCLE, _IDENTITY = 10.0, 5.0
@@ -41,6 +42,7 @@ class CycleGame(Game):
             made = torch.stack([self._to(side, batch[1 - number]) for number, side in enumerate(SIDES)])
         earlier = self._from_pool(made)
         total, apart = torch.zeros((), device=batch.device), torch.zeros((), device=batch.device)
+        self.facts["variety"] = torch.stack([variety(*pair) for pair in zip(made, batch, strict=True)]).amin()
         for number, side in enumerate(SIDES):
             real, fake = self._judged(side, torch.cat([batch[number], earlier[number]])).split(len(batch[number]))
             total = total + 0.5 * ((real - 1).square().mean() + fake.square().mean())

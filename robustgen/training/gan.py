@@ -13,6 +13,7 @@ from robustgen.errors import UsageError
 from robustgen.models.gan import Discriminator
 from robustgen.training.negatives import Corrupt
 from robustgen.training.two_players import Game
+from robustgen.training.variety import variety
 
 Loss = Literal["hinge", "non-saturating", "wasserstein"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -119,7 +120,7 @@ class AdversarialGame(Game):
         self.facts["told apart"] = (
             (numbers[0].detach()[:, None] > numbers[1].detach()[None]).to(value.dtype).mean()
         )  # the AUROC of the batch
-        self.facts["variety"] = spread(fake) / spread(batch).clamp(min=1e-12)
+        self.facts["variety"] = variety(fake, batch)
         return value
 
     def maker_loss(self, batch: Any, step: int) -> Tensor:
@@ -173,11 +174,6 @@ class AdversarialGame(Game):
 def _apart(x: Tensor) -> Tensor:
     """The mean absolute difference of each input and the next."""
     return (x - x.roll(1, 0)).abs().mean()
-
-
-def spread(x: Tensor) -> Tensor:
-    """The mean standard deviation of values over the rows."""
-    return x.detach().flatten(1).std(0, unbiased=False).mean()
 
 
 def augmentation(names: str, shape: tuple[int, ...]) -> Augment | None:

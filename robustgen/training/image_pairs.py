@@ -11,6 +11,7 @@ from torch.nn.functional import pad, relu
 
 from robustgen.models.image_to_image import PatchDiscriminator, UNetGenerator
 from robustgen.training.two_players import Game
+from robustgen.training.variety import variety
 
 _L1 = 50.0
 
@@ -45,11 +46,12 @@ class PairGame(Game):
         given = [batch, torch.cat([condition, made], 1)]
         if self.share:
             given.append(mismatched(batch, self.channels, self.reach))
-        judged = self.critic(torch.cat(given)).split(len(batch))
+        judged = self.critic(torch.cat(given)).split([len(part) for part in given])
         real, fake = relu(1 - judged[0]).mean(), relu(1 + judged[1]).mean()
         means = [part.detach().flatten(1).mean(1) for part in judged]
+        self.facts["variety"] = variety(made, batch[:, self.channels :])
         self.facts["told apart"] = (means[0][:, None] > means[1][None]).to(real.dtype).mean()
-        if not self.share:
+        if not self.share or not len(given[2]):
             return real + fake
         self.facts["mismatches told apart"] = (means[0][:, None] > means[2][None]).to(real.dtype).mean()
         value: Tensor = real + (1 - self.share) * fake + self.share * relu(1 + judged[2]).mean()
@@ -65,18 +67,22 @@ class PairGame(Game):
         return value
 
 
-def mismatched(x: Float[Tensor, "n c h w"], channels: int, reach: int = 3) -> Float[Tensor, "n c h w"]:
+def mismatched(x: Float[Tensor, "n c h w"], channels: int, reach: int = 3) -> Float[Tensor, "m c h w"]:
     """Pairs that do not fit, made of pairs: the first half (all with `reach` 0) with the condition of the row before,
-    the others with their own, or in turn the photo, moved by 1 to `reach` pixels up, down, left or right. Draws from
-    the global generator.
+    the others with their own, or in turn the photo, moved by 1 to `reach` pixels up, down, left or right. Where the
+    condition of the row before is the same, as that of one template for all products is, the pair is moved too; with
+    `reach` 0 it is left out, so that fewer may come back. Draws from the global generator.
     """
     condition, photo = x[:, :channels], x[:, channels:]
     half = len(x) // 2 if reach and len(x) > 1 else 0 if reach else len(x)
+    alike = (condition == condition.roll(1, 0)).flatten(1).all(1)
     condition = torch.cat([condition.roll(1, 0)[:half], condition[half:]])
     rows = list(torch.cat([condition, photo], 1).split(1))
     ways = torch.randint(4, (len(x),)).tolist()
     steps = torch.randint(1, max(1, reach) + 1, (len(x),)).tolist()
-    for row in range(half, len(x)):
+    if not reach:
+        return torch.cat([condition, photo], 1)[~alike]
+    for row in [*alike[:half].nonzero()[:, 0].tolist(), *range(half, len(x))]:
         which = slice(0, channels) if row % 2 else slice(channels, None)
         rows[row] = rows[row].clone()
         rows[row][:, which] = moved(rows[row][:, which], ways[row], steps[row])

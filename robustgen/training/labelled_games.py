@@ -16,9 +16,10 @@ from robustgen.models.gan import Discriminator, Generator
 from robustgen.objectives import Misclassify
 from robustgen.objectives import cross_entropy as log_loss
 from robustgen.threat import ThreatModel
-from robustgen.training.gan import critic_terms, maker_term, spread
+from robustgen.training.gan import critic_terms, maker_term
 from robustgen.training.negatives import Corrupt
 from robustgen.training.two_players import Game
+from robustgen.training.variety import variety
 
 Matching = Literal["aware", "none"]
 
@@ -31,6 +32,8 @@ class LabelledGame(Game):
 
     apart: ClassVar[int] = 1
     """One fake is made for so many real inputs."""
+    generates: bool = True
+    """Whether the generator learns."""
 
     def __init__(
         self,
@@ -53,9 +56,15 @@ class LabelledGame(Game):
     def critic_loss(self, batch: Any, step: int) -> Tensor:
         x, y = unpacked(batch, self.shape)
         with torch.no_grad():
-            fake = self._made(y[:: self.apart])
-        self.facts["variety"] = spread(fake) / spread(x).clamp(min=1e-12)
+            fake = self._made(self._some(y))
+        if self.generates:
+            self.facts["variety"] = variety(fake, self._some(x))
         return self._critic_loss(x, y, fake, step, torch.Generator().manual_seed(self.seed * 1_000_003 + step))
+
+    @final
+    def _some(self, values: Tensor) -> Tensor:
+        """Those of a batch's values that fakes are made for: of every `apart`th input, and two at least."""
+        return values[:: max(1, min(self.apart, len(values) // 2))]
 
     @final
     def _made(self, y: Tensor) -> Tensor:
@@ -143,6 +152,7 @@ class WorstCaseGame(LabelledGame):
     ) -> None:
         super().__init__(discriminator, generator, shape, negatives=negatives, seed=seed)
         self.attack, self.total, self.rest, self.clean = attack, total, rest, clean
+        self.generates = rest > 0
         self.unit = unit
 
     def _critic_loss(self, x: Tensor, y: Tensor, fake: Tensor, step: int, random: torch.Generator) -> Tensor:
@@ -181,7 +191,7 @@ class WorstCaseGame(LabelledGame):
     def maker_loss(self, batch: Any, step: int) -> Tensor:
         if not self.rest:  # nobody to play with
             return torch.stack([parameter.sum() for parameter in self.generator.parameters()]).sum() * 0
-        y = unpacked(batch, self.shape)[1][:: self.apart]
+        y = self._some(unpacked(batch, self.shape)[1])
         return softplus(-self.discriminator(self._made(y), y)).mean()
 
 

@@ -9,7 +9,6 @@ nearly another: only what knows the form can call it fake.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import torch
 from torch import Tensor
@@ -218,6 +217,6 @@ def _parts(n: int, parts: int, generator: torch.Generator) -> tuple[Tensor, ...]
 
 def by_default(shape: tuple[int, ...]) -> str:
     """The negatives for inputs of `shape`, where none are asked for."""
-    if len(shape) == 3 and prod(shape[1:]) >= 36:
+    if convolved(shape):
         return "rotate+shuffle+stretch+warp+thicken"
     return "permute+jitter+uniform"

@@ -132,10 +132,11 @@ def play(
     evaluation mode.
 
     `epoch` gives one shuffled pass through the data; each round goes through a fresh one, or as many as it needs.
-    `judge`: judges the averaged players after each round; those of the best round of the second half are what playing
-    gives (the first half's makers are not done). Without it, those of the last. `checkpoint`: a file in which the state
-    is kept after a round; found there again, the game goes on from it and ends with the very weights of an
-    uninterrupted one. Several processes (`torchrun`) share batches.
+    `judge`: judges the averaged players after each round (what it leaves in the game's `facts` is kept with the
+    round); those of the best round of the second half are what playing gives (the first half's makers are not done).
+    Without it, those of the last. `checkpoint`: a file in which the state is kept after a round; found there again, the
+    game goes on from it and ends with the very weights of an uninterrupted one. Several processes (`torchrun`) share
+    batches.
     Raises `RobustgenError` when a loss stops being a number.
     """
     processes = accelerator()
@@ -264,6 +265,8 @@ class _Match:
             self.game.eval()
             with torch.no_grad():
                 value = judge(self.game)
+            facts.update({name: float(fact) for name, fact in self.game.facts.items()})
+            self.game.facts = {}
             late = self.history[self.recipe.rounds // 2 :]
             best = max((r.judged for r in late if r.judged is not None), default=-math.inf)
             eligible = len(self.history) >= self.recipe.rounds // 2

@@ -117,3 +117,30 @@ def test_what_has_no_styles_says_so(run: Run, refused: Callable[..., str], world
     assert run("fit", gaussian, "--data", world / "two.npz", "--out", "det", "--quiet").code == 0
     assert "no styles to mix" in refused("sample", "det", "--mix", "--n", 2, "--out", "x.png")
     assert "leave out --truncation" in refused("sample", "det", "--truncation", 0.5, "--out", "x.png")
+
+
+def test_samples_of_a_class(run: Run, refused: Callable[..., str], world: Path, style: str) -> None:
+    data, model = ("--data", world / "two.npz"), ("--model", world / "victim")
+    options = ("--param", "steps=4", "--param", "width=4", "--out", "by-class", "--quiet")
+    assert run("fit", "conditional-gan", *data, *model, *options).code == 0
+    assert run("sample", "by-class", "--n", 4, "--out", "turns.npz", "--quiet").code == 0
+    ran = run("sample", "by-class", "--n", 4, "--label", "1", "--out", "ones.npz", "--json")
+    assert (ran.code, ran.json["label"]) == (0, 1)
+    with np.load("turns.npz") as turns, np.load("ones.npz") as ones:
+        assert turns["y"].tolist() == [0, 1, 0, 1]
+        assert ones["y"].tolist() == [1, 1, 1, 1]
+        np.testing.assert_allclose(ones["x"][1::2], turns["x"][1::2], atol=1e-5)
+        assert (ones["x"][::2] != turns["x"][::2]).any()
+    assert run("sample", "by-class", "--n", 4, "--out", "turns.png", "--quiet").code == 0
+    assert "the classes" in refused("sample", "by-class", "--label", "7", "--out", "x.png")
+    assert "but --label boot came" in refused("sample", "by-class", "--label", "boot", "--out", "x.png")
+    assert "does not draw by class" in refused("sample", style, "--label", "0", "--out", "x.png")
+
+
+def test_a_classifier_of_other_inputs_is_refused(run: Run, refused: Callable[..., str], world: Path) -> None:
+    """Before anything is trained, and in words."""
+    np.savez("wide.npz", x=np.random.default_rng(0).random((200, 1, 9, 9), np.float32), y=np.arange(200) % 2)
+    for name in ("conditional-gan", "margin", "k-means"):
+        said = refused("fit", name, "--data", "wide.npz", "--model", world / "victim", "--out", "x")
+        assert "does not take inputs of shape (1, 9, 9)" in said
+    assert not Path("x").exists()

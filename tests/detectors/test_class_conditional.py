@@ -306,3 +306,12 @@ def test_the_size_of_the_attack_is_in_input_units_though_columns_are_standardise
     before, after = pushed[-2]  # at full size, in training
     change = (detector.restored(after) - detector.restored(before)).abs().amax(0)
     torch.testing.assert_close(change, torch.full((4,), 0.005), rtol=0.02, atol=2e-4)
+
+
+def test_without_fakes_nothing_is_said_of_them() -> None:
+    x, y = torch.rand(80, 5, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2
+    alone = GATDetector(steps=4).fit(TensorDataset(x, y))
+    assert "variety" not in alone.record.verdict()
+    assert set(alone.record.course()).isdisjoint({"variety", "modes", "told apart"})
+    together = GATDetector(steps=4, rest=0.5, batch_size=8).fit(TensorDataset(x, y))  # two fakes a batch
+    assert {"variety", "modes", "told apart"} <= set(together.record.course())

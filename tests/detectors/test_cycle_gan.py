@@ -222,3 +222,12 @@ def test_a_watched_classifier_is_stored_and_found_again(tmp_path: Path) -> None:
     assert again.summary() == detector.summary()
     with pytest.raises(UsageError, match="leave out --layer"):
         CalibratedDetector.fit("cycle-gan", source, options=options, model=model, layer="0")
+
+
+def test_a_second_domain_of_a_few_inputs_is_enough_to_begin_with() -> None:
+    """None of them need be among those held out."""
+    x = torch.cat([blots(200, 0), on_grey(blots(5, 1))])
+    few = CycleGANDetector(width=4, blocks=1, steps=2).fit(TensorDataset(x, (torch.arange(205) >= 200).long()))
+    assert torch.isfinite(few.score(x[:3])).all()
+    with pytest.raises(DataError, match="[0-9]+ and 0 came to train on"):
+        CycleGANDetector(width=4, blocks=1, steps=2).fit(TensorDataset(x[:200], torch.zeros(200).long()))

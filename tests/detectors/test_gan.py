@@ -116,7 +116,7 @@ def test_it_says_how_training_went(gan: GANDetector) -> None:
     assert "of 6 kept" in gan.record.verdict()
     assert isinstance(gan.record.warnings(), list)
     course = gan.record.course()
-    assert set(course) == {"told apart", "variety", "anomalies it was judged by, AUROC"}
+    assert set(course) == {"told apart", "variety", "modes", "anomalies it was judged by, AUROC"}
     assert all(len(values) == 6 for values in course.values())
     restored = GANDetector(**gan.config).restore((1, 12, 12), gan.state_dict())
     assert restored.record.verdict() == gan.record.verdict()
@@ -192,3 +192,14 @@ def test_bad_options_are_refused(kind: type[AdversarialDetector]) -> None:
     for options in ({"negatives": "permute"}, {"augment": "sepia"}, {"scores": "elbo"}):
         with pytest.raises(UsageError):
             kind(**options).fit(bars(50))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 12), (1, 1, 60), (3, 5, 8)])
+def test_flat_images_are_fitted_as_they_come(shape: tuple[int, ...]) -> None:
+    x = torch.rand(60, *shape, generator=torch.Generator().manual_seed(0))
+    assert GANDetector(width=4, steps=2).fit(x).score(x).shape == (60,)
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch_size 2"):
+        GANDetector(batch_size=1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from robustgen.data.load import load
+from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.making import make
 from robustgen.detectors.pair_gan import PairGANDetector
-from robustgen.errors import UsageError
+from robustgen.errors import DataError, UsageError
 from robustgen.metrics import auroc
 from robustgen.testing import check_detector
 from robustgen.training.image_pairs import mismatched, moved
@@ -147,3 +151,43 @@ def test_bad_input() -> None:
 def test_a_state_comes_back(taught: PairGANDetector) -> None:
     again = PairGANDetector(**taught.config).restore((2, 12, 12), taught.state_dict())
     np.testing.assert_array_equal(again.score(pairs(9, 6)).numpy(), taught.score(pairs(9, 6)).numpy())
+
+
+def test_one_template_for_all_products_teaches_no_contradiction() -> None:
+    x = pairs(20, 5)
+    x[:, :1] = x[:1, :1]
+    odd = mismatched(x, 1)
+    assert odd.shape == x.shape
+    assert (odd != x).flatten(1).any(1).all()
+    assert not len(mismatched(x, 1, reach=0))
+    x[:3, :1] = 1 - x[:3, :1]
+    assert len(mismatched(x, 1, reach=0)) == 2  # those whose condition differs from that of the row before
+
+
+def test_without_a_mismatch_there_is_nothing_to_learn_from() -> None:
+    x = pairs(40, 5)
+    x[:, :1] = x[:1, :1]
+    assert PairGANDetector(width=4, steps=2).fit(x).mismatched(x).keys() == {"moved"}
+    with pytest.raises(DataError, match="all pairs have the same condition"):
+        PairGANDetector(width=4, steps=2, reach=0).fit(x)
+
+
+def test_the_data_says_which_channels_are_the_condition(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "colour.npz", x=random.random((60, 3, 8, 8), np.float32))
+    np.savez(tmp_path / "grey.npz", x=random.random((60, 1, 8, 8), np.float32))
+    source = load(f"pairs:{tmp_path / 'colour.npz'},{tmp_path / 'grey.npz'}")
+    assert source.spec.columns == ("condition",) * 3 + ("photo",)
+    fitted = CalibratedDetector.fit("pair-gan", source, fpr=0.2, options={"steps": 2, "width": 4})
+    assert fitted.detector.config["condition_channels"] == 3
+    with pytest.raises(UsageError, match="first 3 channels"):
+        CalibratedDetector.fit("pair-gan", source, fpr=0.2, options={"steps": 2, "condition_channels": 1})
+    with pytest.raises(DataError, match="pairs of a condition and a photo are needed"):
+        load("digits", like=source.spec)
+
+
+def test_the_record_says_what_the_players_did(taught: PairGANDetector) -> None:
+    assert {"told apart", "variety"} <= set(taught.record.course())
+    older = PairGANDetector(width=8, steps=120)
+    older.record.rounds = taught.record.rounds[:, [0, 1, 4]]  # as it was kept before
+    assert set(older.record.history()[0].facts) == {"mismatches told apart", "error"}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustgen.data.load import load
 from robustgen.errors import UsageError
 from robustgen.models.gan import Discriminator, Generator
 from robustgen.training import monitor
@@ -13,6 +14,7 @@ from robustgen.training.game_plan import game_recipe
 from robustgen.training.gan import LOSSES, AdversarialGame, augmentation, critic_terms, maker_term
 from robustgen.training.negatives import IMAGES, ROWS, by_default, negatives
 from robustgen.training.two_players import Round, play
+from robustgen.training.variety import Modes, variety
 
 
 class Plane(Discriminator):
@@ -226,13 +228,35 @@ def test_the_monitor_says_what_went_wrong() -> None:
         "the generator has collapsed": {"told apart": 0.8, "variety": 0.1},
         "the discriminator has won": {"told apart": 0.999, "variety": 0.9},
         "the generator has won": {"told apart": 0.3, "variety": 0.9},
-        "no round told": {"told apart": 0.8, "variety": 0.9, "judged": 0.55},
+        "the generator has lost modes": {"told apart": 0.8, "variety": 0.9, "modes": 0.4},
+        "the round that was kept does not tell": {"told apart": 0.8, "variety": 0.9, "judged": 0.55},
     }
     for words, facts in cases.items():
         (warning,) = monitor.warnings(rounds(**facts))
         assert words in warning
     assert monitor.collapsed(rounds(variety=0.1))
+    assert monitor.collapsed(rounds(modes=0.4))
+    blind_at_last = [Round({}, value) for value in (0.9, 0.9, 0.5, 0.5)]  # the first half cannot be kept
+    assert len(monitor.warnings(blind_at_last)) == 1
     assert monitor.warnings([]) == []
+
+
+def test_a_generator_of_a_few_images_has_collapsed() -> None:
+    """However far from each other these few lie."""
+    digits = load("digits")
+    batch = digits.read(digits.rows("train")[:400])
+    real, others, labels = batch.x[:200], batch.x[200:], batch.y
+    assert labels is not None
+    modes = Modes(real)
+    for few in (1, 2, 10):
+        made = real[:few].repeat(200 // few, 1, 1, 1)
+        assert variety(made, real) == 0
+        assert modes.reached(made) < 1
+    assert modes.reached(real[:1].repeat(200, 1, 1, 1)) < 0.2
+    assert 0.8 < variety(others, real) < 1.2
+    assert 0.8 < modes.reached(others) < 1.2
+    narrow = real[labels[:200] < 2].repeat(8, 1, 1, 1)[:200]
+    assert modes.reached(narrow + 0.01 * torch.rand_like(narrow)) < 0.5
 
 
 def test_the_verdict_names_the_round_that_was_kept() -> None:
