@@ -12,6 +12,13 @@ from robustgen.bench.suite import Board as Headline
 from robustgen.evaluation.guarded_system import sentence
 from robustgen.evaluation.tramer import Known, as_check, best_of, in_words, of_figures, published, verdict
 
+FIGURES = (
+    *("success_worst", "success_oblivious", "success_adaptive", "robust_accuracy", "fc"),
+    *("useful", "accuracy", "false_alarms", "false_rejects_right", "false_rejects_wrong"),
+    *("certified", "worst_auroc", "worst_tpr_at_5", "noise_flagged", "checks_failed", "ms_per_input", "fit_seconds"),
+)
+"""All metrics of a row."""
+
 SHOWN = (
     "success_worst",
     "success_oblivious",
@@ -65,7 +72,14 @@ def _competitor(cell: Done) -> str:
 def _rank(row: Row) -> tuple[float, ...]:
     worst, useful = row.figures["success_worst"], row.figures["useful"]
     missing = worst is None
-    return (missing, row.unverified, 2.0 if worst is None else worst.value, 0.0 if useful is None else -useful.value)
+    elsewhere = row.figures["success_adaptive"] is None
+    return (
+        missing,
+        row.unverified,
+        elsewhere,
+        2.0 if worst is None else worst.value,
+        0.0 if useful is None else -useful.value,
+    )
 
 
 def _known(cells: Sequence[Done], headline: Headline) -> Known | None:
@@ -101,7 +115,7 @@ def _mean_of(found: Sequence[float | None]) -> float | None:
 def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | None) -> Row:
     found = [stored.metrics for _, stored in cells if stored is not None]
     if not found:
-        return Row(name, dict.fromkeys(SHOWN), 0, len(cells), unverified=True)
+        return Row(name, dict.fromkeys(FIGURES), 0, len(cells), unverified=True)
     clean = merged([metrics["clean"] for metrics in found])
     rows = merged_rows([metrics["rows"] for metrics in found], ("threat", "attack", "norm", "eps"))
     systems = merged_rows([metrics["systems"] for metrics in found], ("norm", "eps"))
@@ -142,18 +156,27 @@ def _row(name: str, cells: Sequence[Done], headline: Headline, known: Known | No
         "checks": checks,
         "certified": certified,
     }
-    sentences = [metrics["sentence"] for metrics in found if metrics.get("sentence")]
-    victim = f"{name} beside a classifier trained {cells[0][0].axes['victim']}"
-    alone = _sentence(victim, figures, headline, len(found)) + in_words(at)
-    if len(found) == 1 and sentences:
-        alone = sentence(at, found[0]["fpr"]) if "attacks" in at else sentences[0]
-    detail |= {"sentence": alone, "fpr": found[0]["fpr"], "seeds": len(found)}
-    unverified = figures["success_adaptive"] is None
-    return Row(name, figures, len(found), len(cells), unverified, detail)
+    axes = cells[0][0].axes
+    whom = f"{name} on {axes['data']}, beside a classifier trained {axes['victim']}"
+    knowing = [row for row in rows if row["threat"] == "W"]
+    if len(found) == 1 and "attacks" in at and (at["success_adaptive"] is not None or not knowing):
+        said = f"{whom}: {sentence(at, found[0]['fpr'])}"
+    else:
+        said = _sentence(whom, figures, headline, len(found), knowing) + in_words(at)
+    if any(row.get("surrogate") for row in knowing):
+        said += "; who knows the detector attacked through a stand-in for the gradient, so that more may succeed"
+    detail |= {"sentence": said, "fpr": found[0]["fpr"], "seeds": len(found)}
+    return Row(name, figures, len(found), len(cells), not knowing, detail)
 
 
-def _sentence(name: str, figures: Mapping[str, Figure | None], headline: Headline, seeds: int) -> str:
-    """What a reader may quote of several seeds."""
+def _sentence(
+    whom: str,
+    figures: Mapping[str, Figure | None],
+    headline: Headline,
+    seeds: int,
+    knowing: Sequence[Mapping[str, Any]],
+) -> str:
+    """What a reader may quote of several seeds. `knowing`: the attacks of those who know the detector."""
 
     def share(word: str) -> str:
         figure = figures[word]
@@ -164,20 +187,24 @@ def _sentence(name: str, figures: Mapping[str, Figure | None], headline: Headlin
         )
         return f"{100 * figure.value:.1f} %{ends}"
 
-    knowing = (
-        "nobody who knows it has attacked it, so nothing is known of its security"
-        if figures["success_adaptive"] is None
-        else f"an attacker who knows it gets a wrong label accepted for {share('success_adaptive')}"
-    )
+    tried = ", ".join(dict.fromkeys(f"{row['norm']} {row['eps']:g}" for row in knowing))
+    if figures["success_adaptive"] is not None:
+        said = f"an attacker who knows it gets a wrong label accepted for {share('success_adaptive')}"
+    elif tried:
+        said = f"who knows it has attacked it at other sizes alone ({tried})"
+    else:
+        said = "nobody who knows it has attacked it, so nothing is known of its security"
     return (
-        f"{name}, at {share('false_alarms')} false alarms, {headline.norm} eps {headline.eps:g}, mean of {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}: {knowing}; one who does not know it for {share('success_oblivious')} of "
-        f"inputs. {share('useful')} of clean inputs are classified rightly and accepted."
+        f"{whom}, at {share('false_alarms')} false alarms, {headline.norm} eps {headline.eps:g}, mean of {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}: {said}; one who does not know it for {share('success_oblivious')} of "
+        f"inputs. {share('useful')} of clean inputs are classified rightly and accepted"
     )
 
 
 def merged(found: Sequence[Any]) -> Any:
-    """One of the values of several seeds: estimates and numbers by `over_seeds`, truths by all, words by the first."""
+    """One of the values of several seeds: estimates by `over_seeds`, numbers by their mean (counts rounded), truths by
+    all, words by the first.
+    """
     there = [value for value in found if value is not None]
     if not there:
         return None
@@ -191,6 +218,8 @@ def merged(found: Sequence[Any]) -> Any:
         return {name: merged([value.get(name) for value in there]) for name in names}
     if isinstance(first, bool):
         return all(there)
+    if all(isinstance(value, int) for value in there):
+        return round(sum(there) / len(there))
     if isinstance(first, int | float):
         return sum(there) / len(there)
     return first

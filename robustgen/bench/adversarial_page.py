@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from robustgen.bench.attacks_section import attack_by_attack, precision
+from robustgen.bench.blocks import as_markdown
 from robustgen.bench.certified_section import proven
-from robustgen.bench.figures import METRICS, SHORT, Figure, figure_of, written
+from robustgen.bench.figures import METRICS, SHORT, bare, figure_of, written
 from robustgen.bench.ranking import Board, Row
 from robustgen.report.page import Block, Kind, Mark, Marks, Notice, Number, Paragraph, Picture, Section, Table
 from robustgen.report.rankings import Reach, frontier, success_curves
@@ -27,10 +29,11 @@ _RANKED = (
 )
 _GLOSSARY = (
     "Worst, oblivious, adaptive: the share of attacked inputs that end with a wrong label and accepted, by any "
-    "attacker, by those who do not know the detector, and by those who do. Believed: masking checks passed, see "
-    "below. RA_D: inputs for which no attack found a wrong label that is accepted; FC: of these, those also "
-    "classified rightly and accepted unchanged. Useful: clean inputs classified rightly and accepted. Noise flagged: "
-    "of harmless changes. Worst AUROC: against the oblivious attack that is hardest to detect."
+    "attacker, by those who do not know the detector, and by those who do. Believed: masking checks, see below; green"
+    " where all were tried and passed. RA_D: inputs for which no attack found a wrong label that is accepted; FC: of "
+    "these, those also classified rightly and accepted unchanged. Useful: clean inputs classified rightly and "
+    "accepted. Noise flagged: of harmless changes. Worst AUROC: against the oblivious attack that is hardest to "
+    "detect."
 )
 _CLEAN = (
     "accuracy",
@@ -62,8 +65,8 @@ def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
     parts: list[tuple[str, Callable[[Board], Sequence[Block]]]] = [
         ("Ranking", _ranking),
         ("What attackers reach", _curves),
-        ("Attack by attack", _attacks),
-        ("Precision where attacks are rare", _precision),
+        ("Attack by attack", attack_by_attack),
+        ("Precision where attacks are rare", precision),
         ("Clean inputs and cost", _clean),
         ("Harmless noise", _noise),
         ("Small changes, and the bound that no system should pass", _small),
@@ -85,6 +88,18 @@ def adversarial_sections(boards: Sequence[Board]) -> list[Section]:
     return [*sections[:2], *([Section("Classify or reject", drawn)] if drawn else []), *sections[2:]]
 
 
+def adversarial_text(board: Board) -> list[str]:
+    """What stands behind one board's ranking, as lines of Markdown: all but its pictures and cost."""
+    parts: list[tuple[str, Callable[[Board], Sequence[Block]]]] = [
+        ("What may be quoted", _quotes),
+        ("Can these figures be believed?", _checks),
+        ("Attack by attack", attack_by_attack),
+        ("Precision where attacks are rare", precision),
+    ]
+    made = [(title, make(board)) for title, make in parts]
+    return [line for title, blocks in made if blocks for line in ("", f"### {title}", *as_markdown(blocks))]
+
+
 def _ranking(board: Board) -> list[Block]:
     rows, whole = [], []
     for rank, row in enumerate(board.rows, start=1):
@@ -101,15 +116,32 @@ def _ranking(board: Board) -> list[Block]:
 
 
 def _marked(row: Row) -> str:
-    checks = [check["passed"] for check in row.detail.get("checks", []) if check["passed"] is not None]
-    if not checks:
-        return "-"
-    failed = checks.count(False)
-    return f"✕ {failed} of {len(checks)} failed" if failed else f"✓ {len(checks)}"
+    """How many masking checks passed: green only where none is without an answer."""
+    checks = row.detail.get("checks", [])
+    passed, failed = (sum(check["passed"] is wanted for check in checks) for wanted in (True, False))
+    untried = len(_untried(row))
+    settled = passed + failed
+    open_ = [(untried, "not tried"), (len(checks) - settled - untried, "undecided")]
+    rest = "".join(f", {count} {word}" for count, word in open_ if count)
+    if not settled:
+        return rest.removeprefix(", ") or "-"
+    if failed:
+        return f"✕ {failed} of {settled} failed{rest}"
+    return f"{passed} passed{rest}" if rest else f"✓ {passed}"
+
+
+def _untried(row: Row) -> list[Mapping[str, Any]]:
+    return [
+        check
+        for check in row.detail.get("checks", [])
+        if check["passed"] is None and str(check["found"]).startswith("not tried")
+    ]
 
 
 def _quotes(board: Board) -> list[Block]:
-    items = [Mark(_kind(row), "", row.detail["sentence"]) for row in board.rows if row.detail.get("sentence")]
+    items = [
+        Mark(_kind(row), f"{row.name}:", row.detail["sentence"]) for row in board.rows if row.detail.get("sentence")
+    ]
     return [Marks(items)] if items else []
 
 
@@ -130,11 +162,25 @@ def _curves(board: Board) -> list[Block]:
                 lines.append(_reach(row.name, systems, len(lines) < _NAMED))
         if not lines or max(len({*line.oblivious, *line.adaptive}) for line in lines) < 3:
             continue  # two sizes are no curve: they are in the table
-        others = f"; {len(lines) - _NAMED} lower-ranked in grey" if len(lines) > _NAMED else ""
         alt = f"{board.title}: the share of attacks that succeed as the change allowed grows, a line for each detector."
-        caption = f"Solid, with dots: attackers who know the detector; dashed: attackers who do not{others}."
-        blocks.append(Picture(success_curves(lines, f"eps ({norm})"), alt=alt, caption=caption))
+        blocks.append(Picture(success_curves(lines, f"eps ({norm})"), alt=alt, caption=_drawn(lines)))
     return [*blocks, _reached(board)]
+
+
+def _drawn(lines: Sequence[Reach]) -> str:
+    """What the lines and dots are, of those that are drawn."""
+    tried = {len(line.adaptive) for line in lines}
+    said = ["dashed: attackers who do not know the detector"] if any(line.oblivious for line in lines) else []
+    if max(tried) > 1:
+        said.append("solid, with dots: attackers who do")
+    if 1 in tried:
+        said.append("a single dot: attackers who do, at the one size that they tried")
+    if tried == {0}:
+        said.append("no attacker who knows the detector was tried")
+    if len(lines) > _NAMED:
+        said.append(f"{len(lines) - _NAMED} lower-ranked in grey")
+    words = "; ".join(said)
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _reach(name: str, systems: Sequence[Mapping[str, Any]], shown: bool) -> Reach:
@@ -159,11 +205,7 @@ def _reached(board: Board) -> Table:
 
 def _before_after(system: Mapping[str, Any]) -> str:
     before, after = figure_of(system.get("success_oblivious")), figure_of(system.get("success_adaptive"))
-    return f"{_bare(before)} → {_bare(after)}"
-
-
-def _bare(figure: Figure | None) -> str:
-    return "-" if figure is None else f"{100 * figure.value:.1f}"
+    return f"{bare(before)} → {bare(after)}"
 
 
 def _frontiers(boards: Sequence[Board]) -> list[Block]:
@@ -207,94 +249,6 @@ def _frontiers(boards: Sequence[Board]) -> list[Block]:
     return blocks
 
 
-def _attack(row: Mapping[str, Any]) -> str:
-    return f"{row['attack']} {row['norm']} {row['eps']:g}"
-
-
-def _attacks(board: Board) -> list[Block]:
-    blind = [(row, [r for r in row.detail.get("rows", []) if r["threat"] == "Z"]) for row in board.rows]
-    names = list(dict.fromkeys(_attack(r) for _, rows in blind for r in rows))
-    if not names:
-        return []
-    aurocs, caught = [], []
-    for row, rows in blind:
-        found = {_attack(r): r for r in rows}
-        aurocs.append(
-            [row.name, *(written(figure_of(found.get(name, {}).get("auroc")), "number", False) for name in names)]
-        )
-        caught.append([row.name, *(_three(found.get(name, {}).get("tpr") or {}) for name in names)])
-    fooled = ["without a detector", *(_bare(_fooled([r for _, rows in blind for r in rows], name)) for name in names)]
-    others = [r for row in board.rows for r in row.detail.get("rows", []) if r["threat"] != "Z"]
-    blocks: list[Block] = [
-        Table(["", *names], [fooled], "Attacks on the classifier alone that succeed, in per cent"),
-        Table(["", *names], aurocs, "AUROC of attackers who do not know the detector",
-              "Clean test inputs, others than were attacked where there are enough, against successful attacks; "
-              "failed attempts are not counted as caught."),
-        Table(["", *names], caught, "Caught at 0.1 / 1 / 5 % false alarms, in per cent"),
-    ]  # fmt: skip
-    if others:
-        blocks.append(_knowing(board, others))
-    spent = _spent(others)
-    return [*blocks, spent] if spent is not None else blocks
-
-
-def _spent(others: Sequence[Mapping[str, Any]]) -> Table | None:
-    """What each attack on classifier and detector together may spend on one input."""
-    members: dict[str, Mapping[str, Any]] = {}
-    for row in others:
-        members |= row.get("effort") or {}
-    if not members:
-        return None
-    kinds = list(dict.fromkeys(kind for spent in members.values() for kind in spent))
-    rows = [
-        [name, *(f"{spent[kind]:g}" if kind in spent else "-" for kind in kinds)] for name, spent in members.items()
-    ]
-    heads = ["", *(kind.replace("_", " ") for kind in kinds)]
-    return Table(heads, rows, "What these attacks may spend on one input", "Steps are for each restart and target.")
-
-
-def _fooled(rows: Sequence[Mapping[str, Any]], name: str) -> Figure | None:
-    return next((figure_of(row.get("fooled")) for row in rows if _attack(row) == name), None)
-
-
-def _knowing(board: Board, others: Sequence[Mapping[str, Any]]) -> Table:
-    """Success of every attack that knows something of the detector."""
-    words = {"T": "transfer", "W": "white-box", "Q": "queries"}
-    keys = list(dict.fromkeys((r["threat"], _attack(r)) for r in others))
-    rows = []
-    for row in board.rows:
-        found = {(r["threat"], _attack(r)): r for r in row.detail.get("rows", [])}
-        rows.append([row.name, *(_bare(figure_of(found.get(key, {}).get("success"))) for key in keys)])
-    heads = ["", *(f"{words.get(threat, threat)}: {name}" for threat, name in keys)]
-    return Table(heads, rows, "Attackers who know something of the detector: success by attack, in per cent")
-
-
-def _three(tpr: Mapping[str, Any]) -> str:
-    return " / ".join(_bare(figure_of(tpr.get(rate))) for rate in ("0.001", "0.01", "0.05")) if tpr else "-"
-
-
-def _precision(board: Board) -> list[Block]:
-    rows, about = [], board.detail
-    shares = ("0.5", "0.1", "0.01", "0.001")
-    attack = ""
-    for row in board.rows:
-        found = [
-            r
-            for r in row.detail.get("rows", [])
-            if r["threat"] == "Z" and r["norm"] == about["norm"] and math.isclose(r["eps"], about["eps"])
-        ]
-        chosen = next((r for r in found if r["attack"] == "pgd"), next(iter(found), None))
-        precision = (chosen or {}).get("precision")
-        if chosen is not None and precision:
-            attack = _attack(chosen)
-            rows.append([row.name, *(_bare(figure_of(precision.get(share))) for share in shares)])
-    if not rows:
-        return []
-    heads = ["", *(f"{100 * float(share):g} % attacks" for share in shares)]
-    note = f"Of what is flagged, the share that was attacked ({attack}), by how common attacks are among all inputs."
-    return [Table(heads, rows, "Precision, in per cent", note)]
-
-
 def _clean(board: Board) -> list[Block]:
     rows = [
         [row.name, *(written(row.figures.get(word), METRICS[word].form) for word in _CLEAN)]
@@ -305,12 +259,12 @@ def _clean(board: Board) -> list[Block]:
 
 
 def _noise(board: Board) -> list[Block]:
-    kinds = list(dict.fromkeys(f"{r['kind']} {r['eps']:g}" for row in board.rows for r in row.detail.get("noise", [])))
+    kinds = list(dict.fromkeys(_change(r) for row in board.rows for r in row.detail.get("noise", [])))
     rows = []
     for row in board.rows:
-        found = {f"{r['kind']} {r['eps']:g}": r for r in row.detail.get("noise", [])}
+        found = {_change(r): r for r in row.detail.get("noise", [])}
         if found:
-            rows.append([row.name, *(_bare(figure_of(found.get(kind, {}).get("flagged"))) for kind in kinds)])
+            rows.append([row.name, *(bare(figure_of(found.get(kind, {}).get("flagged"))) for kind in kinds)])
     if not rows:
         return []
     note = (
@@ -318,6 +272,13 @@ def _noise(board: Board) -> list[Block]:
         "flags these as often as attacks detects changes, not attacks."
     )
     return [Table(["", *kinds], rows, "Harmless changes flagged, in per cent", note)]
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    """A harmless change in words; those without a size of their own are stored with 0."""
+    plain = {"blur": "blur, 3 x 3", "shift": "shift by a pixel", "round": "round to 256 levels"}
+    kind = str(row["kind"])
+    return f"{kind} {row['eps']:g}" if row["eps"] else plain.get(kind, kind)
 
 
 def _small(board: Board) -> list[Block]:
@@ -333,8 +294,8 @@ def _small(board: Board) -> list[Block]:
             continue
         sign = {True: "✓ at most", False: "✕ above", None: "above"}[passed]
         said = "-" if limit is None else f"{sign} {100 * limit:.1f} %, {bound['of']}"
-        sizes = (_bare(figure_of(small.get(size))) for size in ("eps/8", "eps/4", "eps/2"))
-        reached = (_bare(figure_of(at.get(word))) for word in ("robust_accuracy", "fc"))
+        sizes = (bare(figure_of(small.get(size))) for size in ("eps/8", "eps/4", "eps/2"))
+        reached = (bare(figure_of(at.get(word))) for word in ("robust_accuracy", "fc"))
         rows.append([row.name, *sizes, *reached, said])
     if not rows:
         return []
@@ -370,5 +331,12 @@ def _checks(board: Board) -> list[Block]:
     blocks: list[Block] = [Table(["", *names], rows, "Masking checks")]
     if failed:
         blocks += [Notice("bad", "Figures of rows with a red mark say less than they seem to."), Marks(failed)]
+    untried = [
+        Mark("warning", f"{row.name}:", f"{', '.join(check['name'] for check in left)}: {left[0]['found']}")
+        for row in board.rows
+        if (left := _untried(row))
+    ]
+    if untried:
+        blocks += [Paragraph("Where a check was not tried, nothing is known of what it looks for:"), Marks(untried)]
     known = [Mark("info", f"{name}:", means[name]) for name in names]
     return [*blocks, Paragraph("What each check means:"), Marks(known)]

@@ -125,6 +125,11 @@ def _t(freedom: int) -> float:
     return float(t.ppf(0.975, freedom))
 
 
+def bare(figure: Figure | None) -> str:
+    """A share in per cent, for tables whose head says so."""
+    return "-" if figure is None else f"{100 * figure.value:.1f}"
+
+
 def written(figure: Figure | None, form: Form, interval: bool = True) -> str:
     """A figure as text, a dash where there is none."""
     if figure is None:

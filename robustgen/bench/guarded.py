@@ -203,6 +203,7 @@ class Adversarial(Cell):
             "seed": self.seed,
             "splits": _splits(source, index, clean),
         }
+        figures["sentence"] = f"{guard.name} on {source.spec.name}, beside a {self.victim.title}: {figures['sentence']}"
         return Found(about | figures, {"index": index, **arrays})
 
 

@@ -46,9 +46,16 @@ class Leaderboard:
         }
 
     def to_markdown(self) -> str:
-        """All boards as tables."""
+        """All boards as tables, and what stands behind those of guards under attack."""
+        from robustgen.bench.adversarial_page import adversarial_text
+
         head = [f"# {self.suite.name}", "", self.suite.description, "", f"{self.done} of {self.of} cells are done.", ""]
-        return "\n".join(head) + "\n" + "\n".join(board.to_markdown() for board in self.boards)
+        texts = [
+            board.to_markdown()
+            + "".join(f"{line}\n" for line in (adversarial_text(board) if board.kind == "adversarial" else []))
+            for board in self.boards
+        ]
+        return "\n".join(head) + "\n" + "\n".join(texts)
 
 
 def leaderboard(suite: Suite, store: Store) -> Leaderboard:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import PercentFormatter
 
 from robustgen.report.canvas import (
@@ -127,6 +128,7 @@ def frontier(
             axes.plot(
                 xs, ys, color=MUTED, linewidth=1.4, linestyle=(0, (5, 2)), label=legend_label(said), gid="reference"
             )
+        named: list[Annotation] = []
         for index, (group, points) in enumerate(groups.items()):
             axes.plot(
                 [x for _, x, _ in points], [y for _, _, y in points], _MARKERS[index % len(_MARKERS)],
@@ -134,14 +136,39 @@ def frontier(
             )  # fmt: skip
             for name, x, y in points:
                 if not any(other != (x, y) and other[0] >= x and other[1] >= y for other in everything):
-                    axes.annotate(
-                        drawable(name, 24), (x, y), xytext=(-6, 6), textcoords="offset points", ha="right",
-                        fontsize=8.5, color=INK,
-                    )  # fmt: skip
+                    named.append(
+                        axes.annotate(
+                            drawable(name, 24), (x, y), (0, 0), textcoords="offset points", fontsize=8.5, color=INK
+                        )
+                    )
         low = min((x for x, _ in everything), default=0.0)
         axes.set_xlim(max(0.0, low - 0.1), 1.0)
         axes.set_ylim(-0.02, min(1.0, max((y for _, y in everything), default=1.0) + 0.12))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
         place_legend(figure, axes)
-        return settle(figure)
+        _spread(named, everything, settle(figure))
+        return figure
+
+
+def _spread(named: Sequence[Annotation], points: Sequence[tuple[float, float]], figure: Figure) -> None:
+    """Put each name where it covers the fewest other names and `points`, as near to its own as can be; on a settled
+    figure.
+    """
+    taken: list[Any] = []
+    axes = figure.axes[0]
+    dots = axes.transData.transform(points) if points else []
+    places = [(aside, up) for up in (6, -13, 18, -25, 30, -37) for aside in (-6, 6)]
+    for one in sorted(named, key=lambda label: (-label.xy[1], label.xy[0])):
+        costs = []
+        for number, place in enumerate(places):
+            box = _moved(one, place)
+            names = sum(map(box.overlaps, taken)) + (box.x0 < axes.bbox.x0) + (box.x1 > axes.bbox.x1)
+            costs.append((names, sum(box.padded(5).contains(x, y) for x, y in dots), number))
+        taken.append(_moved(one, places[min(costs)[-1]]))
+
+
+def _moved(label: Annotation, place: tuple[int, int]) -> Any:
+    """The box of a name that now lies at `place` beside its point."""
+    label.set(position=place, ha="right" if place[0] < 0 else "left")
+    return label.get_window_extent().padded(1)

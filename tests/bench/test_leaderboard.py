@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,7 +24,7 @@ from robustgen.bench.places import identities
 from robustgen.bench.store import Store
 from robustgen.bench.suite import Board, Suite, parse
 from robustgen.errors import ArtifactError, UsageError
-from robustgen.report.page import Picture
+from robustgen.report.page import Marks, Picture
 
 TEXT = """
 name = "trial"
@@ -43,9 +44,15 @@ seed = [0, 1]
 SKILLS = {"pca": 0.4, "gat": 0.9, "knn": 0.2, "isolation-forest": 0.99}
 
 
-def stored(suite: Suite, root: Path, skills: dict[str, float], leave: str = "") -> Leaderboard:
+def stored(
+    suite: Suite,
+    root: Path,
+    skills: dict[str, float],
+    leave: str = "",
+    edit: Callable[[dict[str, Any]], None] = lambda metrics: None,
+) -> Leaderboard:
     """Hand-made metrics for the cells of `suite`, but for a detector called `leave` beside the plain classifier; nobody
-    who knows the isolation forest has attacked it, and a check of knn fails.
+    who knows the isolation forest has attacked it, and a check of knn fails. `edit`: changes what a cell stores.
     """
     store, hashes = Store(root), identities(["digits"])
     for listed in suite.cells:
@@ -61,6 +68,7 @@ def stored(suite: Suite, root: Path, skills: dict[str, float], leave: str = "") 
                 adaptive=detector != "isolation-forest",
                 masked=detector == "knn",
             )
+            edit(found)
             store.write(place, config(listed.cell, hashes), Found(found), 3.0, torch.device("cpu"))
     return leaderboard(suite, store)
 
@@ -99,6 +107,101 @@ def test_a_plain_classifier_condemns_no_system_while_the_robust_one_is_not_measu
     assert (check["name"], check["passed"]) == ("best known classifier", None)
     (row,) = [row for row in stored(suite, tmp_path / "whole", SKILLS).boards[0].rows if row.name == "isolation-forest"]
     assert row.detail["checks"][-1]["passed"] is False
+
+
+def test_a_suite_is_ranked_by_its_headline_where_its_board_names_no_size(tmp_path: Path) -> None:
+    text = TEXT.replace("seed = [0, 1]", "seed = 0\nheadline = 0.2\neps = [0.05]")
+    row = stored(parse(text, "trial"), tmp_path, SKILLS).boards[0].rows[0]
+    at = toys.metrics("gat", "plain", 0, SKILLS["gat"])["systems"][2]
+    assert at["eps"] == 0.2
+    assert row.figures["success_worst"] == Figure(**{word: at["success_worst"][word] for word in Figure._fields})
+    assert not row.unverified
+
+
+def test_who_was_attacked_at_another_size_alone_is_not_called_unverified(suite: Suite, tmp_path: Path) -> None:
+    def elsewhere(metrics: dict[str, Any]) -> None:
+        if metrics["detector"] == "gat":
+            metrics["systems"][0]["success_adaptive"] = None
+
+    small = replace(suite, board=replace(suite.board, eps=0.05))
+    for name, chosen in (("two", small), ("one", replace(small, cells=_first(small)))):
+        rows = stored(chosen, tmp_path / name, SKILLS, edit=elsewhere).boards[0].rows
+        assert [row.name for row in rows] == ["pca", "knn", "gat", "isolation-forest"]
+        assert [row.unverified for row in rows] == [False, False, False, True]
+        said = rows[2].detail["sentence"]
+        assert "who knows it has attacked it at other sizes alone (linf 0.1)" in said
+        assert "nobody" not in said
+        assert "unverified" not in said
+
+
+def _first(suite: Suite) -> Any:
+    """The cells of one seed."""
+    return tuple(cell for cell in suite.cells if cell.axes["seed"] == 0)
+
+
+def test_a_sentence_to_quote_begins_with_what_it_is_about(suite: Suite, tmp_path: Path) -> None:
+    for name, chosen in (("two", suite), ("one", replace(suite, cells=_first(suite)))):
+        found = stored(chosen, tmp_path / name, SKILLS)
+        for board, victim in zip(found.boards, ("plain", "adversarial"), strict=True):
+            for row in board.rows:
+                whom = f"{row.name} on digits, beside a classifier trained {victim}"
+                assert row.detail["sentence"].startswith(whom)
+            (marks,) = adversarial_page._quotes(board)
+            assert isinstance(marks, Marks)
+            assert [mark.title for mark in marks.items] == [f"{row.name}:" for row in board.rows]
+
+
+def test_a_check_that_was_not_tried_is_no_tick(suite: Suite, tmp_path: Path) -> None:
+    def edit(metrics: dict[str, Any]) -> None:
+        if metrics["detector"] in ("pca", "knn"):
+            metrics["checks"][0] |= {"passed": None, "found": "not tried: the score has no gradients"}
+
+    found = stored(suite, tmp_path, SKILLS, edit=edit)
+    marked = {row.name: adversarial_page._marked(row) for row in found.boards[0].rows}
+    assert marked["gat"] == "✓ 4"
+    assert marked["pca"] == "3 passed, 1 not tried"
+    assert marked["knn"] == "✕ 1 of 3 failed, 1 not tried"
+    write(found, tmp_path, "")
+    for name in ("index.html", "leaderboard.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "monotone: not tried: the score has no gradients" in text
+
+
+def test_attackers_who_know_the_detector_are_told_as_the_others_are(suite: Suite, tmp_path: Path) -> None:
+    def edit(metrics: dict[str, Any]) -> None:
+        for row in metrics["rows"]:
+            if row["threat"] == "W":
+                row["precision"] = {"0.5": 0.444, "0.1": 0.333, "0.01": 0.222, "0.001": 0.111}
+                row["tpr"] = {rate: toys.estimate(0.0123) for rate in ("0.001", "0.01", "0.05")}
+                row |= {"surrogate": True} if metrics["detector"] == "knn" else {}
+
+    found = stored(suite, tmp_path, SKILLS, edit=edit)
+    write(found, tmp_path, "")
+    stood_in = [row.name for row in found.boards[0].rows if "stand-in" in row.detail["sentence"]]
+    assert stood_in == ["knn"]
+    auroc = 0.6 + 0.35 * SKILLS["gat"] - 0.005
+    for name in ("index.html", "leaderboard.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "Precision against attackers who know the detector" in text
+        assert "44.4" in text
+        assert "11.1" in text
+        assert "1.2 / 1.2 / 1.2" in text
+        assert "knn: attacked through a stand-in for the gradient" in text
+        assert "Seconds that these attacks took" in text
+        assert f"{auroc:.3f} [" in text  # with its interval
+        assert "gat on digits, beside a classifier trained plain" in text
+        assert "3 of 100 gradients are zero." in text
+
+
+def test_changes_without_a_size_are_called_what_they_are() -> None:
+    names = {kind: adversarial_page._change({"kind": kind, "eps": 0.0}) for kind in ("blur", "shift", "round", "other")}
+    assert names == {
+        "blur": "blur, 3 x 3",
+        "shift": "shift by a pixel",
+        "round": "round to 256 levels",
+        "other": "other",
+    }
+    assert adversarial_page._change({"kind": "sign", "eps": 0.05}) == "sign 0.05"
 
 
 def test_figures_are_those_that_were_stored(suite: Suite, tmp_path: Path) -> None:
@@ -148,7 +251,9 @@ def test_what_is_merged_keeps_its_form() -> None:
     second = {"a": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 5}, "b": False, "c": "x", "d": 3, "e": None}
     found = merged([first, second])
     assert found["a"] == pytest.approx({"value": 0.2, "low": 0.1, "high": 0.3, "n": 5})
-    assert (found["b"], found["c"], found["d"], found["e"]) == (False, "x", 2.0, None)
+    assert (found["b"], found["c"], found["d"], found["e"]) == (False, "x", 2, None)
+    assert isinstance(found["d"], int)  # a count stays one
+    assert merged([1, 1.5]) == 1.25
     assert merged([]) is None
 
 
@@ -247,6 +352,13 @@ def test_curves_are_drawn_of_the_sizes_that_were_tried(suite: Suite, tmp_path: P
     (axes,) = picture.figure.axes
     drawn = {tuple(map(float, curve.get_xdata())) for curve in axes.get_lines()}
     assert {(0.02, 0.05, 0.1), (0.1,)} <= drawn
+    assert "solid" in picture.caption  # the other rows have one
+    alone = replace(board, rows=[row])
+    (picture,) = [block for block in adversarial_page._curves(alone) if isinstance(block, Picture)]
+    assert picture.caption == (
+        "Dashed: attackers who do not know the detector; a single dot: attackers who do, at the one size that they "
+        "tried."
+    )
 
 
 def test_comparison_tells_only_what_the_intervals_do_not_explain(suite: Suite, tmp_path: Path) -> None:
