@@ -65,7 +65,7 @@ def bench(
         typer.Option(
             "--compare",
             metavar="OLD NEW",
-            help="Two results of a suite: what differs by more than the intervals. Runs nothing.",
+            help="Two results of a suite: what differs by more than the intervals. Runs nothing; gates are put to NEW.",
         ),
     ] = None,
     fail_under: Annotated[
@@ -102,23 +102,28 @@ def bench(
     """
     from robustgen import runtime
     from robustgen.bench.claim import claim
-    from robustgen.bench.compare import compared
-    from robustgen.bench.gates import gates, judge
+    from robustgen.bench.compare import compared, read_rows
+    from robustgen.bench.gates import check_gates, gates, judge, rows_of
     from robustgen.bench.leaderboard import leaderboard, write
     from robustgen.bench.runner import plan, run
     from robustgen.bench.store import Store
     from robustgen.bench.suite import find
     from robustgen.errors import RobustgenError, UsageError
 
+    limits = gates(fail_under, fail_over)
     if compare is not None:
-        _compare(compared(*compare), json)
+        differ = compared(*compare)
+        missed = judge(read_rows(compare[1]), limits)
+        _compare(differ, missed, json)
+        if missed:
+            raise RobustgenError("; ".join(missed))
         return
     if suite is None:
         raise UsageError(f"name a suite: {', '.join(SUITES)}, or a .toml file; or --compare OLD NEW")
-    limits = gates(fail_under, fail_over)
     where = runtime.device(device)
     with output.working():
         chosen = find(suite, limit=limit, seed=seed)
+        check_gates(chosen, limits)
         cells = plan(chosen, only)
     root = out if out is not None else Path(f"bench-{chosen.name}")
     store = Store(root)
@@ -131,7 +136,7 @@ def bench(
         outcome = run(cells, root, processes=jobs, device=where, told=told, progress=share)
     found = leaderboard(chosen, store)
     write(found, root, shlex.join(["robustgen", *sys.argv[1:]]))
-    missed = judge(found, limits)
+    missed = judge(rows_of(found.boards), limits)
     if json:
         output.emit(found.to_json() | {"run": _ran(outcome), "missed": missed})
     else:
@@ -188,11 +193,11 @@ def _progress(quiet: bool) -> Any:
     return both()
 
 
-def _compare(found: Any, json: bool) -> None:
+def _compare(found: Any, missed: list[str], json: bool) -> None:
     from robustgen.bench.figures import METRICS, written
 
     if json:
-        output.emit(found.to_json())
+        output.emit(found.to_json() | {"missed": missed})
         return
     rows = [
         (

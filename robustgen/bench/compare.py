@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 
 from robustgen.bench.figures import METRICS, Figure, figure_of
 from robustgen.bench.leaderboard import JSON
-from robustgen.errors import ArtifactError
+from robustgen.errors import ArtifactError, UsageError
 
 Verdict = Literal["better", "worse"]
 
@@ -58,13 +58,18 @@ class Comparison:
 def compared(old: Path, new: Path) -> Comparison:
     """Compare two result folders (or their leaderboard.json). Times are left out: they say more of the machine.
 
-    Raises `ArtifactError` for what is no leaderboard.
+    Raises `ArtifactError` for what is no leaderboard, `UsageError` where they have no row in common.
     """
-    before, after = _rows(old), _rows(new)
+    before, after = read_rows(old), read_rows(new)
+    if before.keys().isdisjoint(after):
+        raise UsageError(
+            f"{old} and {new} have no row in common, such as {next(iter(before), 'none')!r} and "
+            f"{next(iter(after), 'none')!r}: give two results of one suite"
+        )
     differences, count = [], 0
     for name in before.keys() & after.keys():
         for metric, described in METRICS.items():
-            first, second = (figure_of(rows[name].get(metric)) for rows in (before, after))
+            first, second = (rows[name].get(metric) for rows in (before, after))
             if first is None or second is None or described.form in ("milliseconds", "seconds"):
                 continue
             count += 1
@@ -88,12 +93,17 @@ def _apart(first: Figure, second: Figure) -> bool:
     return first.high < second.low or second.high < first.low
 
 
-def _rows(path: Path) -> dict[str, Mapping[str, Any]]:
+def read_rows(path: Path) -> dict[str, Mapping[str, Figure | None]]:
+    """The rows of a result folder (or its leaderboard.json), as gates take them. Raises `ArtifactError`."""
     file = path / JSON if path.is_dir() else path
     try:
         boards = json.loads(file.read_text(encoding="utf-8"))["boards"]
-        return {f"{board['title']} / {row['name']}": row["metrics"] for board in boards for row in board["rows"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return {
+            f"{board['title']} / {row['name']}": {word: figure_of(value) for word, value in row["metrics"].items()}
+            for board in boards
+            for row in board["rows"]
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is no leaderboard ({type(error).__name__}: {error}): give a folder that 'robustgen bench' wrote, "
             f"or its {JSON}"

@@ -77,6 +77,15 @@ def leaderboard(suite: Suite, store: Store) -> Leaderboard:
             if reason is not None:
                 failed[listed.label if part is listed.cell else part.title] = reason
         cells.append((listed, stored))
+    boards = boards_of(suite, cells)
+    measured = [there for board in boards if (there := board.measured()).rows]
+    boards = measured or boards
+    done = sum(stored is not None for _, stored in cells)
+    return Leaderboard(suite, boards, done, len(cells), failed, sum(took.values()))
+
+
+def boards_of(suite: Suite, cells: Sequence[Done]) -> list[Board]:
+    """The boards of cells, best rows first, those of whom nothing is known among them."""
     boards: list[Board] = []
     for kind in dict.fromkeys(listed.cell.kind for listed in suite.cells):
         cells_of_kind = [cell for cell in cells if cell[0].cell.kind == kind]
@@ -86,10 +95,7 @@ def leaderboard(suite: Suite, store: Store) -> Leaderboard:
             boards += averages.generative_boards(kind, cells_of_kind)
         elif kind in ("one-class", "out-of-distribution", "table"):
             boards += averages.boards(kind, cells_of_kind)
-    measured = [there for board in boards if (there := board.measured()).rows]
-    boards = measured or boards
-    done = sum(stored is not None for _, stored in cells)
-    return Leaderboard(suite, boards, done, len(cells), failed, sum(took.values()))
+    return boards
 
 
 def _read(store: Store, own: str) -> Stored | None:

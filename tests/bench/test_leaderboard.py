@@ -18,7 +18,7 @@ from robustgen.bench.adversarial import merged
 from robustgen.bench.cell import Found, config, key
 from robustgen.bench.compare import compared
 from robustgen.bench.figures import METRICS, Figure, over_parts, over_seeds, written
-from robustgen.bench.gates import gates, judge
+from robustgen.bench.gates import check_gates, gates, judge, rows_of
 from robustgen.bench.leaderboard import Leaderboard, leaderboard, write
 from robustgen.bench.places import identities
 from robustgen.bench.store import Store
@@ -383,15 +383,21 @@ def test_comparison_tells_only_what_the_intervals_do_not_explain(suite: Suite, t
     assert len(compared(tmp_path / "old", tmp_path / "fewer").only_old) == 2
     with pytest.raises(ArtifactError, match="is no leaderboard"):
         compared(tmp_path, tmp_path / "old")
+    other = json.loads((tmp_path / "old" / "leaderboard.json").read_text(encoding="utf-8"))
+    for board in other["boards"]:
+        board["title"] = "elsewhere"
+    (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UsageError, match="no row in common"):
+        compared(tmp_path / "old", tmp_path / "other.json")
 
 
 def test_gates(suite: Suite, tmp_path: Path) -> None:
-    found = stored(suite, tmp_path, SKILLS)
-    assert judge(found, gates(["gat:robust_accuracy=0.5"], ["gat:success_worst=0.5"])) == []
-    (missed,) = judge(found, gates(["useful=0.85"], None))
+    rows = rows_of(stored(suite, tmp_path, SKILLS).boards)
+    assert judge(rows, gates(["gat:robust_accuracy=0.5"], ["gat:success_worst=0.5"])) == []
+    (missed,) = judge(rows, gates(["useful=0.85"], None))
     assert missed.startswith("useful is under 0.85: digits, classifier trained adversarial / gat (0.8)")
     assert "plain" not in missed
-    (missed,) = judge(found, gates(None, ["forest:success_adaptive=0.9"]))
+    (missed,) = judge(rows, gates(None, ["forest:success_adaptive=0.9"]))
     assert missed.count("not measured") == 2
     for under, over, said in (
         (["auroc"], None, "METRIC=VALUE"),
@@ -403,8 +409,14 @@ def test_gates(suite: Suite, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             gates(under, over)
-    with pytest.raises(UsageError, match="no row of the leaderboard has auroc"):
-        judge(found, gates(["auroc=0.5"], None))
+    check_gates(
+        suite, gates(["gat:robust_accuracy=0.5", "certified=0", "accuracy=0.5"], ["plain / knn:success_worst=1"])
+    )
+    for refuse in (lambda asked: judge(rows, asked), lambda asked: check_gates(suite, asked)):
+        with pytest.raises(UsageError, match="no row of the leaderboard has auroc, only accuracy, certified, "):
+            refuse(gates(["auroc=0.5"], None))
+        with pytest.raises(UsageError, match="no row of the leaderboard with 'gta' has useful: rows are digits, "):
+            refuse(gates(["gta:useful=0.5"], None))
 
 
 def test_the_reference_is_drawn_where_it_is_measured(suite: Suite, tmp_path: Path) -> None:

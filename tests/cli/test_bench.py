@@ -68,6 +68,16 @@ def test_gates_and_comparison(run: Callable[..., Any], refused: Callable[..., st
     assert same.json["differences"] == []
     assert same.json["compared"] == 4
     assert "0 differ" in run("bench", "--compare", out, out).out
+    ran = run("bench", "--compare", out, out, "--fail-under", "knn:auroc=1.1", "--json")
+    assert ran.code == 1
+    assert "auroc is under 1.1: one-class: digits / knn" in ran.err
+    assert len(ran.json["missed"]) == 1
+    assert run("bench", "--compare", out, out, "--fail-under", "auroc=0.5").code == 0
+    late = str(tmp_path / "late")
+    assert "has robust_accuracy, only auroc" in refused(
+        "bench", suite, "--out", late, "--fail-under", "robust_accuracy=.9"
+    )
+    assert not Path(late).exists()
     assert "is no leaderboard" in refused("bench", "--compare", out, str(tmp_path))
 
 
