@@ -127,6 +127,15 @@ def sample(
     if json:
         output.emit(summary)
         return
+    if distance is not None and distance.n < distance.dimensions:
+        output.warn(
+            [
+                f"{distance.n} samples are fewer than the {distance.dimensions} features, so that even real inputs are "
+                f"{distance.real:.3g} from each other: take --n {2 * distance.dimensions} or more where the data has "
+                "twice as many"
+            ],
+            quiet,
+        )
     expected = f"about {loaded.threshold.fpr * len(x):.1f} of as many normal inputs would be"
     output.facts(
         [

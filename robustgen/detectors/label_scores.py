@@ -114,9 +114,12 @@ class Neighbours(Reading):
         with torch.no_grad():  # which are nearest by the cheap expansion, their distances then without cancellation
             expanded = bank.square().sum(1) - 2 * pairs.features @ bank.T
             expanded = expanded.masked_fill(self.labels != pairs.y[:, None], torch.inf)
-            rows = expanded.topk(min(5, len(bank)), dim=1, largest=False).indices
-        squares = (pairs.features[:, None] - bank[rows]).square().sum(2)
-        return (squares + 1e-12).sqrt().mean(1)
+            nearest = expanded.topk(min(5, len(bank)), dim=1, largest=False)
+            own = nearest.values.isfinite()  # a class may have fewer; one that has none is compared with all
+            own = own | ~own.any(1, keepdim=True)
+        squares = (pairs.features[:, None] - bank[nearest.indices]).square().sum(2)
+        found: Tensor = ((squares + 1e-12).sqrt() * own).sum(1) / own.sum(1)
+        return found
 
     def least(self, found: Outputs) -> Tensor:
         return torch.zeros_like(found.upper)  # a distance is no less

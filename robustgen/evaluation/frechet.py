@@ -116,6 +116,8 @@ def _inception(device: torch.device) -> Embed | None:
     network = network.to(device).eval()
 
     def embed(x: Tensor) -> Tensor:
+        if x.shape[1] not in (1, 3):
+            raise UsageError(f"Inception's features are of images of 1 or 3 channels, but {x.shape[1]} came")
         bytes_of = (x.clamp(0, 1) * 255).round().to(torch.uint8)
         colour = bytes_of.expand(-1, 3, -1, -1) if bytes_of.shape[1] == 1 else bytes_of
         features: Tensor = network(colour.to(device))[0]

@@ -315,3 +315,21 @@ def test_without_fakes_nothing_is_said_of_them() -> None:
     assert set(alone.record.course()).isdisjoint({"variety", "modes", "told apart"})
     together = GATDetector(steps=4, rest=0.5, batch_size=8).fit(TensorDataset(x, y))  # two fakes a batch
     assert {"variety", "modes", "told apart"} <= set(together.record.course())
+
+
+def test_neighbours_are_of_the_own_class_though_it_has_few(generator: torch.Generator) -> None:
+    class Given(Pairs):
+        def __init__(self, features: Tensor, y: Tensor) -> None:
+            self.__dict__.update(features=features, y=y)
+
+    bank, labels = torch.randn(12, 3, generator=generator), torch.tensor([0] * 10 + [1] * 2)
+    neighbours = READINGS["knn"]()
+    neighbours.prepare(lambda: iter([Given(bank, labels)]))
+    x = torch.randn(4, 3, generator=generator)
+    for label, own in ((0, bank[:10]), (1, bank[10:]), (2, bank)):  # of class 2 there is none: then of all
+        expected = torch.cdist(x, own).sort(1).values[:, :5].mean(1)
+        found = neighbours(Given(x, torch.full((4,), label)))
+        if label < 2:
+            torch.testing.assert_close(found, expected)
+        else:
+            assert torch.isfinite(found).all()

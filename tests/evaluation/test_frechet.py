@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +56,39 @@ def test_equal_numbers_are_compared(generator: torch.Generator) -> None:
     assert found.distance > found.real > 0
     with pytest.raises(DataError, match="draw at most 40"):
         compare(torch.zeros(41, 1, 8, 8), real, embed, features)
+
+
+def test_inception_sees_bytes_in_three_channels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the package's own interface, where its file lies where torch.hub keeps it; without the file it is not used."""
+    seen: list[torch.Tensor] = []
+
+    class Extractor(torch.nn.Module):
+        def __init__(self, name: str, features: list[str], feature_extractor_weights_path: str) -> None:
+            super().__init__()
+            assert (name, features) == ("inception-v3-compat", ["2048"])
+            assert Path(feature_extractor_weights_path).is_file()
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            seen.append(x)
+            return (x.float().flatten(1),)
+
+    package = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    package.__dict__.update(URL_INCEPTION_V3="https://example.org/weights.pth", FeatureExtractorInceptionV3=Extractor)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UsageError, match="are not at hand"):
+        embedding(None, torch.device("cpu"))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights.pth").touch()
+    embed, features = embedding(None, torch.device("cpu"))
+    assert features == "Inception (FID)"
+    grey = torch.tensor([0.0, 0.5, 1.0, 2.0]).reshape(1, 1, 2, 2)
+    embed(grey)
+    assert seen[0].dtype == torch.uint8
+    assert seen[0].tolist() == [[[[0, 128], [255, 255]]] * 3]
+    with pytest.raises(UsageError, match="1 or 3 channels"):
+        embed(torch.rand(2, 2, 4, 4))
 
 
 def test_features_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
