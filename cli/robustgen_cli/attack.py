@@ -16,7 +16,7 @@ from robustgen.errors import UsageError
 from robustgen.registry import suggestion
 from robustgen_cli import options as o
 from robustgen_cli import output
-from robustgen_cli.attack_adaptive import NAMES, attack_guard
+from robustgen_cli.attack_adaptive import NAMES, attack_guard, check_idle
 from robustgen_cli.loading import load_named
 from robustgen_cli.parameters import settings
 from robustgen_cli.purify import Oblivious, Purify, check_purify, load_purified, oblivious_rows
@@ -51,7 +51,9 @@ def attack(
     bundle: Annotated[
         str | None,
         typer.Option(
-            "--bundle", help="With 'adaptive': standard or strong.", autocompletion=o.among(("standard", "strong"))
+            "--bundle",
+            help="With 'adaptive': standard or strong (or adaptive-standard, adaptive-strong).",
+            autocompletion=o.among(("standard", "strong")),
         ),
     ] = None,
     only: Annotated[
@@ -118,8 +120,15 @@ def attack(
         ),
     ] = None,
     eot: Annotated[
-        int, typer.Option("--eot", min=1, help="Draws that every pass averages, for models that are random.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--eot",
+            min=1,
+            help="Draws that every pass averages, for models that are random; with 'adaptive' those of its bundle if "
+            "left out.",
+            show_default="1",
+        ),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -189,11 +198,20 @@ def attack(
             raise UsageError(f"{name} attacks a guard, which rebuilds no input: leave --purify to the other attacks")
         if model is not None:
             raise UsageError(f"{name} attacks a guard, which holds its model: leave --model out")
+        idle = {
+            "--steps": steps, "--step-size": step_size, "--restarts": restarts, "--random-start": random_start,
+            "--loss": loss, "--targeted": targeted, "--mode": mode, "--compile": compile or None,
+            "--precision": None if precision == "float32" else precision, "--param": param or None,
+            "--weights": weights, "--mean": mean, "--std": std, "--trust": trust or None,
+        }  # fmt: skip
+        check_idle(name, idle)
         attack_guard(
-            name, guard, data, eps, norm=norm, bundle=bundle, only=only, out=out, split=split, limit=limit, size=size,
-            device=device, seed=seed, batch_size=batch_size, diagnose=diagnose, json=json, quiet=quiet, force=force,
+            name, guard, data, eps, norm=norm, bundle=bundle, only=only, draws=eot, rounded=_rounded(quantise), out=out,
+            split=split, limit=limit, size=size, device=device, seed=seed, batch_size=batch_size, diagnose=diagnose,
+            json=json, quiet=quiet, force=force,
         )  # fmt: skip
         return
+    eot = eot or 1
     if model is None or guard is not None or bundle is not None or only is not None:
         raise UsageError(f"{name} attacks a model: give --model, and leave --guard, --bundle and --only to adaptive")
     # all that can be checked before anything is loaded

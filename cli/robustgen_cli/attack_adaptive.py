@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustgen.data.source import Batch, Source
+    from robustgen.evaluation.adaptive import Evasion
+    from robustgen.evaluation.bundles import Bundle
     from robustgen.guard import Guard
     from robustgen.threat import ThreatModel
 
@@ -27,19 +29,21 @@ if TYPE_CHECKING:
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
 _CHECKED = 40  # inputs of the masking checks
-_FORM = 3  # of a stored block: a run that another form left half done begins anew
+_FORM = 4  # of a stored block: a run that another form left half done begins anew
 _SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
 
 
 @dataclass(frozen=True, eq=False)
 class _Siege:
-    """A guard, and all that decides how its inputs are attacked."""
+    """A guard, and all that decides how its inputs are attacked. `rounded`: whether inputs are handed in as images."""
 
     guard: Guard
     threat: ThreatModel
-    bundle: str
+    name: str
+    bundle: Bundle
     only: list[str] | None
     pool: Tensor
+    rounded: bool
     seed: int
     batch_size: int | None
 
@@ -47,6 +51,16 @@ class _Siege:
     def smallest(self) -> bool:
         """Whether the nearest successes are looked for, not the first."""
         return self.only == _SMALLEST
+
+
+def check_idle(name: str, given: Mapping[str, object]) -> None:
+    """Raise `UsageError` for options that came, not None, although they say nothing of an attack on a guard."""
+    idle = [option for option, value in given.items() if value is not None]
+    if idle:
+        raise UsageError(
+            f"{name} takes no {' and no '.join(idle)}: its bundle says what its attacks do (--bundle, --only, --eot), "
+            "and the guard holds its model; leave that out"
+        )
 
 
 def attack_guard(
@@ -58,6 +72,8 @@ def attack_guard(
     norm: str | None,
     bundle: str | None,
     only: str | None,
+    draws: int | None,
+    rounded: bool,
     out: Path | None,
     split: str,
     limit: int | None,
@@ -73,6 +89,8 @@ def attack_guard(
     """Attack a guard's classifier and detectors together, block by block, and print what became of the inputs."""
     from robustgen import runtime
     from robustgen.artifacts import check_free, read_artifact, staged
+    from robustgen.evaluation.bundles import BUNDLES, check_norm
+    from robustgen.evaluation.quantise import check_box
     from robustgen.evaluation.robustness import fingerprint
     from robustgen.evaluation.select import data_for, threat_on
     from robustgen.guard import Guard
@@ -81,9 +99,10 @@ def attack_guard(
         raise UsageError(f"{name} attacks a guard: give --guard, a directory made by 'robustgen guard'")
     if eps is None or len(eps) != 1:
         raise UsageError(f"{name} needs the size of the change allowed, one number: give --eps, such as 0.1 or 8/255")
-    chosen = f"adaptive-{bundle or 'standard'}" if name == "adaptive" else name
-    if bundle is not None and (bundle not in ("standard", "strong") or name != "adaptive"):
+    chosen = f"adaptive-{(bundle or 'standard').removeprefix('adaptive-')}" if name == "adaptive" else name
+    if chosen not in NAMES[1:] or (bundle is not None and name != "adaptive"):
         raise UsageError(f"--bundle is standard or strong, of the attack adaptive, but {bundle!r} came with {name}")
+    check_norm(norm or "linf")
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
@@ -91,12 +110,18 @@ def attack_guard(
     loaded = Guard.load(guard).to(where)
     source, part = data_for(data, loaded.loaded, split, size=size)
     threat = threat_on(source.spec, norm or "linf", eps[0])
+    if rounded:
+        check_box(threat)
+    whole = BUNDLES[chosen]
+    spend = whole if draws is None else replace(whole, draws=draws)
     rows = source.spread(part, limit)
     members = None if only is None else [each.strip() for each in only.split(",")]
     key = fingerprint(
         command="attack adaptive",
         form=_FORM,
         bundle=chosen,
+        draws=spend.draws,
+        rounded=rounded,
         only=members,
         guard=read_artifact(guard).sha256,
         norm=threat.norm,
@@ -108,7 +133,9 @@ def attack_guard(
         device=str(where),
     )
     pool = source.read(source.spread("calibration", 2000)).x.to(where)
-    siege = _Siege(loaded, threat, chosen, members, pool, seed, batch_size)
+    siege = _Siege(loaded, threat, chosen, spend, members, pool, rounded, seed, batch_size)
+    if draws is not None and not loaded.random:
+        output.warn([f"--eot {draws} changes nothing: this guard answers the same input always alike"], quiet)
     with nullcontext() if out is None else staged(out, force, key) as directory:
         with output.counting(f"{chosen} {threat.norm} eps {threat.eps:.4g}", len(rows), quiet) as progress:
             samples, names = _attacked(siege, source, rows, directory, progress)
@@ -163,25 +190,13 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
     import numpy as np
 
     from robustgen.errors import DataError
-    from robustgen.evaluation.adaptive import evade, verdicts
+    from robustgen.evaluation.adaptive import DRAWS, verdicts
     from robustgen.evaluation.attacked import predict
 
     if batch.y is None:
         raise DataError("an attack needs labelled inputs, and these have no labels")
-    wrong, accepted, score, _ = verdicts(siege.guard, batch.x, batch.y)
-    evasion = evade(
-        siege.guard,
-        batch.x,
-        batch.y,
-        siege.threat,
-        bundle=siege.bundle,
-        only=siege.only,
-        pool=siege.pool,
-        smallest=siege.smallest,
-        seed=siege.seed,
-        batch_size=siege.batch_size,
-        progress=progress,
-    )
+    wrong, accepted, score, _ = verdicts(siege.guard, batch.x, batch.y, DRAWS if siege.guard.random else 1)
+    found, evasion = _evaded(siege, batch.x, batch.y, progress)
     said = partial(predict, siege.guard.classifier, batch_size=siege.batch_size or _BLOCK)
     tensors = {
         "index": batch.index,
@@ -200,12 +215,33 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
         "backward": evasion.backward,
         "x_adv": evasion.x_adv.float(),
     }
+    if siege.rounded:
+        tensors["lost_unrounded"] = found.lost
     n = len(batch.y)
     return {name: value.cpu().numpy() for name, value in tensors.items()} | {
         "seconds": np.full(n, sum(evasion.seconds.values()) / max(1, n)),
         "members": np.asarray(evasion.members),
         "surrogate": np.full(n, evasion.surrogate),
     }
+
+
+def _evaded(siege: _Siege, x: Tensor, y: Tensor, progress: Callable[[float], None]) -> tuple[Evasion, Evasion]:
+    """What became of the inputs, and what became of them in image files, the same where nothing is rounded."""
+    import torch
+
+    from robustgen.evaluation.adaptive import evade
+    from robustgen.evaluation.handed_in import as_images
+
+    options = {
+        "bundle": siege.bundle, "only": siege.only, "pool": siege.pool, "smallest": siege.smallest,
+        "seed": siege.seed, "batch_size": siege.batch_size,
+    }  # fmt: skip
+    found = evade(siege.guard, x, y, siege.threat, **options, progress=progress)  # type: ignore[arg-type]
+    if not siege.rounded:
+        return found, found
+    made = as_images(siege.guard, x, y, siege.threat, found, **options)
+    clean = torch.full_like(made.member, made.members.index("clean"))
+    return found, replace(made, member=torch.where(made.lost & (made.member < 0), clean, made.member))
 
 
 def _checked(siege: _Siege, source: Source, rows: np.ndarray[Any, Any], quiet: bool) -> list[dict[str, Any]]:
@@ -228,6 +264,7 @@ def _checked(siege: _Siege, source: Source, rows: np.ndarray[Any, Any], quiet: b
             siege.threat,
             batch.x,
             batch.y,
+            eot=siege.bundle.draws if siege.guard.random else 1,
             seed=siege.seed,
             told=lambda name, share: stage(f"checking the result: {name}", share),
         )
@@ -250,7 +287,7 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "fooled, accepted or not": samples["fooled"],
     }
     return {
-        "attack": siege.bundle,
+        "attack": siege.name,
         "guard": siege.guard.name,
         "data": data,
         "norm": siege.threat.norm,
@@ -260,6 +297,7 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "surrogate": bool(samples["surrogate"].any()),
         "n": n,
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},
+        "quantise": _rounding(samples),
         "members": [
             {"name": name, "lost": int((lost & (samples["member"] == number)).sum())}
             for number, name in enumerate(names)
@@ -270,6 +308,16 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "backward_passes": int(samples["backward"].sum()),
         "seconds": float(samples["seconds"].sum()),
     }
+
+
+def _rounding(samples: Arrays) -> dict[str, Any] | None:
+    """The success rate before and after rounding to levels; None where nothing was rounded."""
+    from robustgen.evaluation.quantise import LEVELS
+
+    if "lost_unrounded" not in samples:
+        return None
+    before, after = (float(samples[key].mean()) for key in ("lost_unrounded", "lost"))
+    return {"levels": LEVELS, "success_before": before, "success_after": after}
 
 
 def _write(directory: Path, samples: Arrays, summary: dict[str, Any], source: Source) -> None:
@@ -291,13 +339,25 @@ def _print(title: str, summary: dict[str, Any]) -> None:
     median = summary["median_size"]
     sizes = [] if median is None else [(f"median {summary['norm']} of successes", f"{median:.4g}", "")]
     seconds = ("seconds", f"{summary['seconds']:.1f}", "")
-    told = [check["passed"] for check in summary["checks"] if check["passed"] is not None]
-    failed = told.count(False)
-    said = f"{failed} of {len(told)} failed" if failed else f"ok: {len(told)} checks"
-    checks = [("masking checks", said, "see warnings" if failed else "")] if told else []
-    output.table(title, ("", "value", "95 % interval"), [*shares, *found, *sizes, seconds, *checks])
+    rounding = []
+    if summary["quantise"] is not None:
+        before = summary["quantise"]["success_before"]
+        rounding = [("before rounding to 256 levels", f"{before:.2%}", "attack success")]
+    gradients = []
+    if summary["surrogate"]:
+        gradients = [("gradients", "of a stand-in learnt from answers", "a stronger attack may exist")]
+    rows = [*shares, *rounding, *found, *sizes, *gradients, seconds, *_checks(summary["checks"])]
+    output.table(title, ("", "value", "95 % interval"), rows)
     if summary["curve"]:
         points = [
             row(f"{point['eps']:.4g}", point["success"], *point["success_interval"]) for point in summary["curve"]
         ]
         output.table("success against eps", ("eps", "value", "95 % interval"), points)
+
+
+def _checks(checks: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """How many masking checks failed, passed, and could not be tried."""
+    told = [check["passed"] for check in checks]
+    counts = {"failed": told.count(False), "passed": told.count(True), "not tried": told.count(None)}
+    said = ", ".join(f"{count} {how}" for how, count in counts.items() if count or how == "passed")
+    return [("masking checks", said, "see warnings" if counts["failed"] else "")] if checks else []

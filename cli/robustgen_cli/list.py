@@ -20,9 +20,16 @@ from robustgen.models import ARCHITECTURES
 from robustgen.registry import Entry, suggestion
 from robustgen_cli import options as o
 from robustgen_cli import output
+from robustgen_cli.attack_adaptive import NAMES as ADAPTIVE
 
 TABLES = {
-    "attacks": {**ATTACKS, **{f"{PREFIX}{name}": Entry("", help) for name, help in ART.items()}},
+    "attacks": {
+        **ATTACKS,
+        ADAPTIVE[0]: Entry(
+            "", "those who know a guard's detectors: attacks on classifier and detectors together (--guard)"
+        ),
+        **{f"{PREFIX}{name}": Entry("", help) for name, help in ART.items()},
+    },
     "detectors": {
         AUTO: Entry("", AUTO_HELP),
         **DETECTORS,

@@ -272,9 +272,10 @@ class _Siege:
 def _spend(bundle: str | Bundle) -> Bundle:
     if isinstance(bundle, Bundle):
         return bundle
-    if bundle not in BUNDLES:
-        raise UsageError(suggestion(bundle, list(BUNDLES), "bundle"))
-    return BUNDLES[bundle]
+    for name in (bundle, f"adaptive-{bundle}"):  # strong is adaptive-strong
+        if name in BUNDLES:
+            return BUNDLES[name]
+    raise UsageError(suggestion(bundle, list(BUNDLES), "bundle"))
 
 
 def _pool(guard: Guarded, x: Tensor) -> Pool | None:

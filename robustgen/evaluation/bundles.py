@@ -108,6 +108,15 @@ BUNDLES = {
 }
 
 
+def check_norm(norm: str) -> None:
+    """Raise `UsageError` for a norm in which no detector is attacked."""
+    if norm not in EvadingPGD.norms:
+        raise UsageError(
+            f"attacks that know the detector measure changes in {', '.join(EvadingPGD.norms)}, but {norm} was asked "
+            "for: take one of these"
+        )
+
+
 _ADAM = {"linf": 0.2, "l2": 0.1}
 """Step sizes of carlini-wagner that lose most inputs of Fashion-MNIST's guards in 100 steps for each search."""
 
@@ -126,8 +135,10 @@ def members(
 
     `rejection` gives the gradients and `verdict` the verdicts, the same unless the score has no gradients of its own.
     `pool`: for matching, None = without. `embeds`: what is matched, by name. `smallest`: `carlini-wagner` takes all its
-    steps to come as near as it can. `settings`: of every attack, such as its seed.
+    steps to come as near as it can. `settings`: of every attack, such as its seed. Raises `UsageError` for a norm in
+    which there are none.
     """
+    check_norm(threat.norm)
     found: dict[str, Attack] = {}
     drawn = rejection.draws > 1 or settings.get("eot", 1) > 1
     mode: Any = "max-loss" if drawn else "evaluate"  # one lucky mean of draws is no success

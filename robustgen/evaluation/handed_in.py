@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from typing import Any, final
 
@@ -106,13 +107,53 @@ def evading_images(
     """What became of the inputs under attack, `found`, on levels. Where rounding undoes a success, and the levels
     further away do too, the attacks of `evade` (`options`) are run once more on the guard as it sees image files.
     """
+    return _images(guard, x, y, threat, found, options)[0]
+
+
+def as_images(
+    guard: Guarded,
+    x: Float[Tensor, "n *shape"],
+    y: Int64[Tensor, " n"],
+    threat: ThreatModel,
+    found: Evasion,
+    **options: Any,
+) -> Evasion:
+    """`found` with `evading_images` for its points, and what the guard says of these; passes and seconds that they cost
+    are counted. `member` and what each of them found stay as they were.
+    """
+    if not len(x):
+        return found
+    began = time.perf_counter()
+    made, row, again = _images(guard, x, y, threat, found, options)
+    wrong, accepted, score, _ = verdicts(guard, made, y, DRAWS if guard.random else 1)
+    forward, backward = found.forward.clone(), found.backward.clone()
+    if again is not None:
+        forward[row] += again.forward
+        backward[row] += again.backward
+    return replace(
+        found,
+        lost=wrong & accepted & threat.allows(made, x),
+        x_adv=made,
+        score=score,
+        fooled=wrong,
+        forward=forward,
+        backward=backward,
+        seconds=found.seconds | {"rounding": time.perf_counter() - began},
+        surrogate=found.surrogate or (again is not None and again.surrogate),
+    )
+
+
+def _images(
+    guard: Guarded, x: Tensor, y: Tensor, threat: ThreatModel, found: Evasion, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, Evasion | None]:
+    """The points; the rows that were attacked once more, and what became of them."""
 
     def passes(row: Tensor, points: Tensor) -> Tensor:
         wrong, accepted, *_ = verdicts(guard, points, y[row], DRAWS if guard.random else 1)
         return wrong & accepted
 
     made, undone = settled(threat, found.x_adv, x, passes, found.lost)
-    row = undone.nonzero()[:, 0]
+    row, again = undone.nonzero()[:, 0], None
     step = (threat.high - threat.low) / (LEVELS - 1)
     whole = replace(
         threat, eps=math.floor(threat.eps / step * (1 + 1e-6)) * step
@@ -120,4 +161,4 @@ def evading_images(
     if len(row) and whole.eps:
         again = evade(InLevels(guard, threat.low, threat.high), x[row], y[row], whole, **options)
         made[row] = settled(threat, again.x_adv, x[row], lambda part, points: passes(row[part], points), again.lost)[0]
-    return made
+    return made, row, again

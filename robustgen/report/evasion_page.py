@@ -134,6 +134,12 @@ def _words(summary: Mapping[str, Any], size: str) -> str:
     )
     if summary["surrogate"]:
         said += " The guard has no gradients: a network that has learnt its score from answers lent its own."
+    rounding: Mapping[str, float] | None = summary.get("quantise")
+    if rounding is not None:
+        said += (
+            f" What they handed in was rounded to {rounding['levels']} levels, as an image file is, and judged after "
+            f"that; before it was, {rounding['success_before']:.2%} got through."
+        )
     return said
 
 

@@ -65,8 +65,11 @@ def test_whether_it_can_be_believed_is_looked_at(run: Run, two: Path, tmp_path: 
     assert {"larger-eps", "full-box", "enough-steps", "black-box", "detector-alone"} <= {
         check["name"] for check in found["checks"]
     }
-    told = [check["passed"] for check in found["checks"] if check["passed"] is not None]
-    assert f"ok: {len(told)} checks" in ran.out if all(told) else "failed" in ran.out
+    told = [check["passed"] for check in found["checks"]]
+    (row,) = [line for line in ran.out.splitlines() if "masking checks" in line]
+    assert f"{told.count(True)} passed" in row
+    assert (f"{told.count(False)} failed" in row) is (False in told)
+    assert (f"{told.count(None)} not tried" in row) is (None in told)
     assert "Can this be believed?" in (tmp_path / "run/report.html").read_text()
     ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--json", *FEW)
     assert ran.json["checks"] == []
@@ -106,6 +109,54 @@ def test_a_guard_without_gradients_is_attacked_by_a_stand_in(run: Run, two: Path
               "--only", "s-pgd-random", "--json")  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
     assert ran.json["surrogate"] is True
+    ran = run("attack", "adaptive", "--guard", "blind", "--data", two, "--eps", ".1", "--limit", 3,
+              "--only", "s-pgd-random", "--no-diagnose")  # fmt: skip
+    assert "of a stand-in learnt from answers" in ran.out
+
+
+def test_the_table_says_what_was_not_tried_and_whose_gradients_were_followed() -> None:
+    checks = [{"passed": passed} for passed in (True, None, True, None, None)]
+    assert attack_adaptive._checks(checks) == [("masking checks", "2 passed, 3 not tried", "")]
+    assert attack_adaptive._checks([{"passed": False}]) == [("masking checks", "1 failed, 0 passed", "see warnings")]
+    assert attack_adaptive._checks([]) == []
+
+
+def test_what_is_handed_in_as_an_image_file_is_judged_as_one(run: Run, two: Path, tmp_path: Path) -> None:
+    attack = ("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".3", *FEW)
+    plain = run(*attack, "--json").json
+    assert plain["quantise"] is None
+    ran = run(*attack, "--quantise", "uint8", "--out", "run", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    after = ran.json["shares"]["attack success (wrong and accepted)"]["value"]
+    before = plain["shares"]["attack success (wrong and accepted)"]["value"]
+    assert ran.json["quantise"] == {"levels": 256, "success_before": before, "success_after": after}
+    assert before > 0
+    with np.load(tmp_path / "run/samples.npz") as samples:
+        assert samples["lost"].mean() == after
+        assert samples["lost_unrounded"].mean() == before
+        assert (samples["score"][samples["lost"]] <= ran.json["threshold"]).all()
+        index = samples["index"]
+    with np.load(tmp_path / "run/adversarials.npz") as made, np.load(two) as clean:
+        moved = made["x"] != clean["x"][index]  # these inputs are no image's: what is not changed is on no level
+        levels = 255 * made["x"][moved]
+    assert moved.any()
+    assert np.abs(levels - levels.round()).max() < 1e-3
+    assert "rounded to 256 levels" in (tmp_path / "run/report.html").read_text()
+    assert "before rounding to 256 levels" in run(*attack, "--quantise", "uint8").out
+
+
+def test_draws_are_the_bundle_s_unless_said(run: Run, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent, whole = list[int](), adaptive.evade
+
+    def evade(*args: Any, bundle: Any, **options: Any) -> Any:
+        spent.append(bundle.draws)
+        return whole(*args, bundle=bundle, **options)
+
+    monkeypatch.setattr(adaptive, "evade", evade)
+    attack = ("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", *FEW)
+    assert run(*attack, "--bundle", "adaptive-standard").err == ""
+    assert "--eot 7 changes nothing" in run(*attack, "--eot", 7).err
+    assert spent == [20, 7]
 
 
 def test_an_interrupted_attack_goes_on_where_it_stopped(
@@ -142,4 +193,16 @@ def test_what_is_wrong_is_said(refused: Callable[..., str], two: Path) -> None:
     assert "give --eps" in refused(*attack, *guard)
     assert "one number" in refused(*attack, *guard, "--eps", "0.1,0.2")
     assert "standard or strong" in refused(*attack, *guard, "--eps", 0.1, "--bundle", "long")
+    for given in (("--param", "steps=3"), ("--targeted", "next"), ("--mode", "last"), ("--precision", "bfloat16"),
+                  ("--compile",), ("--steps", 3), ("--restarts", 2), ("--step-size", 0.1), ("--loss", "dlr"),
+                  ("--no-random-start",), ("--trust",)):  # fmt: skip
+        said = refused(*attack, *guard, "--eps", 0.1, *given)
+        assert "adaptive takes no " in said
+        assert given[0].replace("--no-", "--") in said
+    assert "--steps and no --mode" in refused(*attack, *guard, "--eps", 0.1, "--mode", "last", "--steps", 5)
+    assert "did you mean" in refused(*attack, *guard, "--eps", 0.1, "--quantise", "uint16")
+    assert "linf, l2, l1, but l0 was asked for" in refused(*attack, *guard, "--eps", 3, "--norm", "l0")
+    assert "came with adaptive-strong" in refused(
+        "attack", "adaptive-strong", *data, *guard, "--eps", 0.1, "--bundle", "strong"
+    )
     assert "leave --guard" in refused("attack", "pgd", *data, *guard, "--eps", 0.1)

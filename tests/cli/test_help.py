@@ -157,7 +157,7 @@ def test_losses_named_in_the_help_are_those_that_exist(run: Callable[..., Any]) 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("attacks", [*ATTACKS, *(f"art:{name}" for name in ART)]),
+        ("attacks", [*ATTACKS, "adaptive", *(f"art:{name}" for name in ART)]),
         (
             "detectors",
             [

@@ -15,7 +15,7 @@ from robustgen.attacks.evading import EvadingPGD
 from robustgen.attacks.pgd import PGD
 from robustgen.calibration import Threshold
 from robustgen.errors import UsageError
-from robustgen.evaluation.adaptive import Evasion, evade, rejection_of, verdicts
+from robustgen.evaluation.adaptive import Evasion, _spend, evade, rejection_of, verdicts
 from robustgen.evaluation.bundles import BUNDLES, FAMILIES, Bundle, longer, members
 from robustgen.objectives import Misclassify, margin
 from robustgen.threat import ThreatModel
@@ -270,6 +270,18 @@ def test_noise_on_a_score_hides_it_from_one_draw_and_not_from_their_mean(generat
     reachable = second(x, 1 - y) - THREAT.eps
     assert eot.lost[reachable < 0.05].all()
     assert not eot.lost[reachable > 0.1].any()
+
+
+def test_a_bundle_has_a_long_and_a_short_name() -> None:
+    for name in BUNDLES:
+        assert _spend(name) is _spend(name.removeprefix("adaptive-")) is BUNDLES[name]
+    with pytest.raises(UsageError, match="adaptive-standard, adaptive-strong"):
+        _spend("long")
+
+
+def test_a_norm_without_attacks_is_refused_in_the_user_s_words() -> None:
+    with pytest.raises(UsageError, match="changes in linf, l2, l1, but l0 was asked for"):
+        evade(Toy(), torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), ThreatModel("l0", 1.0), bundle=SHORT)
 
 
 def test_progress_counts_every_input_once(generator: torch.Generator) -> None:

@@ -18,7 +18,7 @@ from robustgen.attacks.square import Square
 from robustgen.calibration import Threshold
 from robustgen.evaluation.adaptive import evade, verdicts
 from robustgen.evaluation.bundles import BUNDLES, Bundle
-from robustgen.evaluation.handed_in import evading_images, fooling_images, going_on
+from robustgen.evaluation.handed_in import as_images, evading_images, fooling_images, going_on
 from robustgen.evaluation.quantise import quantise
 from robustgen.evaluation.threats import _queries
 from robustgen.objectives import margin
@@ -126,6 +126,24 @@ def test_who_evades_evades_as_an_image_too(images: Tensor, network: nn.Module, g
     nearest = passed(quantise(threat, found.x_adv, images))
     assert passed(made).sum() > nearest.sum()
     assert passed(made).sum() >= 0.95 * found.lost.sum()
+
+
+def test_what_became_of_images_is_told_of_the_images(
+    images: Tensor, network: nn.Module, generator: torch.Generator
+) -> None:
+    threat, y = ThreatModel("linf", 0.1), network(images).argmax(1)
+    guard: Any = Beside(network, torch.randn(16, generator=generator), -0.05)
+    found = evade(guard, images, y, threat, bundle=SHORT)
+    told = as_images(guard, images, y, threat, found, bundle=SHORT)
+    assert torch.equal(told.x_adv, evading_images(guard, images, y, threat, found, bundle=SHORT))
+    wrong, accepted, score, _ = verdicts(guard, told.x_adv, y)
+    assert torch.equal(told.lost, wrong & accepted)
+    assert torch.equal(told.fooled, wrong)
+    assert torch.equal(told.score, score)
+    assert (told.forward >= found.forward).all()
+    again = told.forward > found.forward  # what rounding undid was attacked once more
+    assert not (again & ~found.lost).any()
+    assert told.seconds.keys() - found.seconds.keys() == {"rounding"}
 
 
 def test_a_ball_smaller_than_a_level_leaves_images_alone(images: Tensor, network: nn.Module) -> None:
