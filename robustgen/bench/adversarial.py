@@ -235,10 +235,10 @@ def merged_rows(found: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[st
 
 
 def _checks(found: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Checks of several seeds: passed if no seed failed, with what the worst of them found."""
+    """Checks of several seeds: passed if all seeds passed, failed if any failed, with what the worst of them found."""
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for checks in found:
         for check in checks:
             by_name.setdefault(check["name"], []).append(check)
-    order = {False: 0, True: 1, None: 2}
+    order = {False: 0, None: 1, True: 2}
     return [dict(min(checks, key=lambda check: order[check["passed"]])) for checks in by_name.values()]

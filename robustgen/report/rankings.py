@@ -157,7 +157,7 @@ def _spread(named: Sequence[Annotation], points: Sequence[tuple[float, float]], 
     """
     taken: list[Any] = []
     axes = figure.axes[0]
-    dots = axes.transData.transform(points) if points else []
+    dots: Any = axes.transData.transform(points) if points else []
     places = [(aside, up) for up in (6, -13, 18, -25, 30, -37) for aside in (-6, 6)]
     for one in sorted(named, key=lambda label: (-label.xy[1], label.xy[0])):
         costs = []

@@ -153,7 +153,7 @@ def test_a_sentence_to_quote_begins_with_what_it_is_about(suite: Suite, tmp_path
 
 def test_a_check_that_was_not_tried_is_no_tick(suite: Suite, tmp_path: Path) -> None:
     def edit(metrics: dict[str, Any]) -> None:
-        if metrics["detector"] in ("pca", "knn"):
+        if metrics["detector"] in ("pca", "knn") and metrics["seed"] == 1:  # of one seed is enough
             metrics["checks"][0] |= {"passed": None, "found": "not tried: the score has no gradients"}
 
     found = stored(suite, tmp_path, SKILLS, edit=edit)

@@ -16,6 +16,7 @@ from robustgen.bench.one_class import OneClass
 from robustgen.bench.prepared import Classifier, Fit, configured
 from robustgen.bench.suite import find, parse
 from robustgen.data.load import load
+from robustgen.detectors import DETECTORS
 from robustgen.detectors.pca import PCADetector
 from robustgen.errors import DataError, UsageError
 from robustgen.guard.default import SHARES, members
@@ -133,6 +134,16 @@ def test_a_board_ranks_by_the_headline_of_its_cells_unless_told() -> None:
     for eps in (0.05, 0.12, 0.15):
         assert parse(f"{small}[board]\neps = {eps}", "here").board.eps == eps
     assert parse(attacked("[board]\nnorm = 'l2'\neps = 1.5"), "here").board.eps == 1.5
+
+
+def test_the_adversarial_suite_says_what_it_leaves_out() -> None:
+    suite = find("adversarial-standard")
+    measured = {str(listed.axes["detector"]) for listed in suite.cells}
+    left_out = set(DETECTORS) - measured
+    assert left_out == {name for name in left_out if name in suite.description}
+    known_but_for_weights = {str(one.axes["detector"]) for one in suite.cells if getattr(one.cell, "transfer", False)}
+    assert "gat, certified-gat and the guard alone" in suite.description
+    assert known_but_for_weights == {"gat", "certified-gat", "guard"}
 
 
 def test_detectors_of_art_go_by_their_names() -> None:
