@@ -252,6 +252,13 @@ def _show_explained(explanations: Explanations) -> None:
     output.facts([("explained", f"{len(explanations.cases)} inputs: {what} and index.html in {explanations.folder}")])
 
 
+def _said(verdict: Verdict) -> str:
+    """The channels that reject it, by their names as they are."""
+    if not verdict.flagged:
+        return "normal"
+    return "FLAGGED" if verdict.verdict in (None, "flagged") else str(verdict.verdict)
+
+
 def _show(detector: Judge, seen: _Seen, out: Path | None) -> None:
     threshold, guarded = detector.threshold, any(v.verdict is not None for v in seen.shown)
     output.table(
@@ -262,7 +269,7 @@ def _show(detector: Judge, seen: _Seen, out: Path | None) -> None:
                 v.input,
                 f"{v.score:.6g}",
                 f"{v.p_value:.4g}",
-                (v.verdict or "flagged").upper() if v.flagged else "normal",
+                _said(v),
                 *([v.label or ""] if guarded else []),
             )
             for v in seen.shown

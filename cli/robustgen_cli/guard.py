@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from robustgen.models.load import LoadedModel
 
 
+PRESETS = ("fast", "default", "best")
+
+
 def register(app: typer.Typer) -> None:
     app.command("guard")(guard)
 
@@ -68,8 +71,15 @@ def guard(
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="fast|default|best", help="How long the default guard is trained.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="fast|default|best",
+            help="How long the default guard is trained.",
+            autocompletion=o.among(PRESETS),
+            show_default="default",
+        ),
+    ] = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
     std: o.Std = None,
@@ -100,14 +110,19 @@ def guard(
     from robustgen.guard import Guard
     from robustgen.guard.combine import Combine, in_order
     from robustgen.guard.default import SHARES, fit_members, members
+    from robustgen.registry import suggestion
 
     check_free(out, force)
     where = runtime.device(device)
+    if detector is not None and preset is not None:
+        raise UsageError("--preset says how long the default guard is trained: leave it out beside --detector")
+    if preset not in (None, *PRESETS):
+        raise UsageError(suggestion(str(preset), PRESETS, "preset"))
     for how in (within, across):
         Combine(how, 1)  # what does not exist is said now
     loaded, source = load_named(model, weights, mean, std, trust), load(data, size=size)
     given = None if detector is None else _named(detector)
-    wanted = members(source.spec, preset, seed) if given is None else None
+    wanted = members(source.spec, preset or "default", seed) if given is None else None
     shares: Mapping[str, float] | None = SHARES if wanted is not None and across == "or" else None
     if share is not None:
         shares = _shares(share)

@@ -45,6 +45,9 @@ def test_a_guard_classifies_or_rejects(run: Run, world: Path, tmp_path: Path, pa
         assert {row["verdict"] for row in rows} <= VERDICTS
         assert {row["label"] for row in rows} <= {"0", "1"}
         assert [int(row["flagged"]) for row in rows] == [row["verdict"] != "normal" for row in rows]
+    ran = run("detect", "g", world / "two.npz", "--limit", 20, "--fpr", 0.5)
+    assert ran.code == 3
+    assert not {"NEAR", "SEEN"} & set(ran.out.replace("+", " ").split())  # channels are named as they are
     ran = run("detect", "g", world / "two.npz", "--limit", 3, "--json", "--explain", "why", "--explain-all")
     lines = [json.loads(line) for line in ran.out.splitlines()]
     assert [set(line["channels"]) for line in lines] == [{"near", "seen"}] * 3
@@ -93,6 +96,8 @@ def test_what_is_wrong_is_said(
     assert "written CHANNEL=PART" in refused(*guard, *parts, "--share", "seen:3")
     assert "every channel" in refused(*guard, *parts, "--share", "seen=3")
     assert "every channel" in refused(*guard, "--share", "seen=3")  # the default guard's, before it is fitted
+    assert "leave it out beside --detector" in refused(*guard, *parts, "--preset", "bogus")
+    assert "did you mean 'fast'" in refused(*guard, "--preset", "fasst")
     assert "an argument is missing" in refused("detect", "pca")
     assert "is a detector, but a guard is needed" in refused("detect", "--guard", "pca", world / "two.npz")
     assert "leave out the detector" in refused("detect", "--guard", "g", "pca", world / "two.npz")
