@@ -76,9 +76,13 @@ def _knowing(board: Board, others: Sequence[Told]) -> list[Block]:
     """Success, detection and cost of every attack that knows something of the detector."""
     if not others:
         return []
-    keys = {(r["threat"], _name(r)): f"{_THREATS.get(r['threat'], r['threat'])}: {_name(r)}" for r in others}
+    about = board.detail
+    first = [r for r in others if r["norm"] == about["norm"] and math.isclose(r["eps"], about["eps"])]
+    everything = [*first, *others]  # what ranks stands on the left
+    keys = {(r["threat"], _name(r)): f"{_THREATS.get(r['threat'], r['threat'])}: {_name(r)}" for r in everything}
     success = "Attackers who know something of the detector: success by attack, in per cent"
-    blocks: list[Block] = [_side_by_side(board, keys, lambda r: bare(figure_of(r.get("success"))), success)]
+    gaps = "A dash: not run on this detector."
+    blocks: list[Block] = [_side_by_side(board, keys, lambda r: bare(figure_of(r.get("success"))), success, gaps)]
     if any(r.get("tpr") for r in others):
         blocks.append(_side_by_side(board, keys, _three, "Caught of these at 0.1 / 1 / 5 % false alarms, in per cent"))
     stood_in = [row.name for row in board.rows if any(r.get("surrogate") for r in _rows(row))]

@@ -163,7 +163,9 @@ def _spread(named: Sequence[Annotation], points: Sequence[tuple[float, float]], 
         costs = []
         for number, place in enumerate(places):
             box = _moved(one, place)
-            names = sum(map(box.overlaps, taken)) + (box.x0 < axes.bbox.x0) + (box.x1 > axes.bbox.x1)
+            room = axes.bbox
+            inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
+            names = sum(map(box.overlaps, taken)) + (not inside)
             costs.append((names, sum(box.padded(5).contains(x, y) for x, y in dots), number))
         taken.append(_moved(one, places[min(costs)[-1]]))
 

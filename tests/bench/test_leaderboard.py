@@ -15,6 +15,7 @@ import torch
 import bench_toys as toys
 from robustgen.bench import adversarial_page
 from robustgen.bench.adversarial import merged
+from robustgen.bench.attacks_section import attack_by_attack
 from robustgen.bench.cell import Found, config, key
 from robustgen.bench.compare import compared
 from robustgen.bench.figures import METRICS, Figure, over_parts, over_seeds, written
@@ -24,7 +25,7 @@ from robustgen.bench.places import identities
 from robustgen.bench.store import Store
 from robustgen.bench.suite import Board, Suite, parse
 from robustgen.errors import ArtifactError, UsageError
-from robustgen.report.page import Marks, Picture
+from robustgen.report.page import Marks, Picture, Table
 
 TEXT = """
 name = "trial"
@@ -175,8 +176,15 @@ def test_attackers_who_know_the_detector_are_told_as_the_others_are(suite: Suite
                 row["tpr"] = {rate: toys.estimate(0.0123) for rate in ("0.001", "0.01", "0.05")}
                 row |= {"surrogate": True} if metrics["detector"] == "knn" else {}
 
+            if row["threat"] == "Q":
+                row["eps"] = 0.02
+        metrics["rows"].reverse()
+
     found = stored(suite, tmp_path, SKILLS, edit=edit)
     write(found, tmp_path, "")
+    heads = ["white-box: adaptive-standard linf 0.1", "transfer: surrogate linf 0.1", "queries: square linf 0.02"]
+    tables = [block for block in attack_by_attack(found.boards[0]) if isinstance(block, Table)]
+    assert ["", *heads] in [table.columns for table in tables]  # the size that ranks first
     stood_in = [row.name for row in found.boards[0].rows if "stand-in" in row.detail["sentence"]]
     assert stood_in == ["knn"]
     auroc = 0.6 + 0.35 * SKILLS["gat"] - 0.005
