@@ -190,7 +190,7 @@ _FITTED = "fitted"
 
 def _named(detectors: list[str]) -> dict[str, list[Path]]:
     """Paths by channel; those without a channel share one."""
-    from robustgen.guard.guard import ALONE
+    from robustgen.guard.given import ALONE
 
     grouped: dict[str, list[Path]] = {}
     for entry in detectors:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, cast, final
 
@@ -14,26 +13,19 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustgen.artifacts import state_digest
 from robustgen.attacks.passes import evaluated
 from robustgen.calibration import Threshold, calibrate, p_values
-from robustgen.data.source import DataSpec, Source
+from robustgen.data.source import Source
 from robustgen.detectors.attribution import attribute, occlusion
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageError
 from robustgen.guard.channel import Channel, Member
 from robustgen.guard.combine import Combine, in_order
+from robustgen.guard.given import NORMAL, Detectors, as_loaded, as_threshold, by_channel, one_form, precision_of
 from robustgen.metrics import Array
 from robustgen.models.load import LoadedModel
 from robustgen.recall import recalled
 from robustgen.runtime import seeded
-
-Detectors = CalibratedDetector | Sequence[CalibratedDetector] | Mapping[str, Sequence[CalibratedDetector]]
-"""One detector, several that look for the same, or several channels of them by name."""
-
-ALONE = "flagged"
-"""The verdict of the only channel where none is named."""
-NORMAL = "normal"
 
 _AT_ONCE = 500
 _KEY = "channel_"
@@ -90,11 +82,11 @@ class Guard(nn.Module):
         shares: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.loaded = classifier if isinstance(classifier, LoadedModel) else _loaded(classifier)
+        self.loaded = classifier if isinstance(classifier, LoadedModel) else as_loaded(classifier)
         self.classifier, self.within = self.loaded.network, within
-        grouped = _grouped(detectors)
+        grouped = by_channel(detectors)
         everyone = [fitted for members in grouped.values() for fitted in members]
-        self.spec = _one_form(everyone)
+        self.spec = one_form(everyone)
         self.channels = nn.ModuleDict(
             {
                 _KEY + name: Channel([Member(fitted, self.loaded) for fitted in parts], within)
@@ -110,7 +102,7 @@ class Guard(nn.Module):
             self.calibration_scores = everyone[0].calibration_scores
             self._threshold = everyone[0].threshold
             if threshold is not None:
-                self._threshold = _threshold(threshold, self.calibration_scores)
+                self._threshold = as_threshold(threshold, self.calibration_scores)
         elif threshold is not None:
             raise UsageError(
                 "a guard of several detectors has a score of its own, whose threshold is not known beforehand: leave "
@@ -275,7 +267,7 @@ class Guard(nn.Module):
                 f"this guard judges inputs of shape (n, {', '.join(map(str, self.spec.shape))}), but {tuple(x.shape)} "
                 "came"
             )
-        precision = _precision(self.classifier)
+        precision = precision_of(self.classifier)
         if x.dtype != precision and not torch.is_autocast_enabled(x.device.type):
             raise UsageError(f"this guard's classifier computes in {precision}, but {x.dtype} came: x.to({precision})")
 
@@ -336,7 +328,7 @@ class Guard(nn.Module):
         low, high = self.spec.low, self.spec.high
         made = torch.rand(8, *self.spec.shape, generator=torch.Generator().manual_seed(0))
         x = low + (high - low) * made if math.isfinite(high - low) else 4 * made - 2
-        x = x.to(self.device, _precision(self.classifier))
+        x = x.to(self.device, precision_of(self.classifier))
         with torch.no_grad(), evaluated(self.classifier), seeded(0):
             first, second = self.classifier(x), self.classifier(x.clone())  # not the same tensor: it might be recalled
         slack = 1e-4 * float(torch.nan_to_num(first).abs().amax())  # a device may add up in another order
@@ -396,69 +388,3 @@ class Guard(nn.Module):
         from robustgen.guard.saved import load
 
         return load(Path(path), model)
-
-
-def _loaded(network: nn.Module) -> LoadedModel:
-    return LoadedModel(network.eval(), type(network).__name__, state_digest(network.state_dict()))
-
-
-def _precision(network: nn.Module) -> torch.dtype:
-    """In what it computes: that of its first parameter."""
-    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-
-
-def _grouped(detectors: Detectors) -> dict[str, list[CalibratedDetector]]:
-    if isinstance(detectors, CalibratedDetector):
-        return {ALONE: [detectors]}
-    by_name = detectors if isinstance(detectors, Mapping) else {ALONE: detectors}
-    for came in by_name.values():
-        if isinstance(came, str) or not isinstance(came, Sequence):
-            raise UsageError(_no_detectors(came))
-    grouped = {name: list(members) for name, members in by_name.items() if len(members)}
-    for one in (one for members in grouped.values() for one in members):
-        if not isinstance(one, CalibratedDetector):
-            raise UsageError(_no_detectors(one))
-    if not grouped:
-        raise UsageError("a guard needs at least one detector, and none came")
-    for name in grouped:
-        if not name.isidentifier() or name == NORMAL:
-            raise UsageError(f"a channel is named by letters, digits and _, and not {NORMAL!r}, but {name!r} came")
-    return grouped
-
-
-def _no_detectors(came: object) -> str:
-    return (
-        "a guard takes fitted detectors: one, a list of them, or lists of them by channel, but "
-        f"{came if isinstance(came, str) else type(came).__name__!r} came: give CalibratedDetector.fit(name, source), "
-        "or CalibratedDetector.load(path)"
-    )
-
-
-def _threshold(given: Threshold | float, calibration_scores: Array) -> Threshold:
-    """A score as a threshold: its false-alarm rate is the one for which calibration allows as many held-out inputs
-    above it.
-    """
-    if isinstance(given, Threshold):
-        return given
-    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
-        raise UsageError(
-            f"a guard's threshold is a Threshold or a score, but {given!r} came: leave it out, or calibrate"
-        )
-    n, above = len(calibration_scores), int((calibration_scores > given).sum())
-    if above == n:
-        raise UsageError(
-            f"the threshold {given:g} would reject every one of the {n} held-out inputs, whose scores begin at "
-            f"{calibration_scores.min():g}: give a higher one, or leave it out"
-        )
-    return Threshold(float(given), (above + 1) / (n + 1), n)
-
-
-def _one_form(everyone: Sequence[CalibratedDetector]) -> DataSpec:
-    first = everyone[0].spec
-    for other in everyone[1:]:
-        if (other.spec.shape, other.spec.low, other.spec.high) != (first.shape, first.low, first.high):
-            raise UsageError(
-                f"the detectors judge inputs of different forms: {everyone[0].name} was fitted on {first.name!r} "
-                f"{first.shape}, {other.name} on {other.spec.name!r} {other.spec.shape}"
-            )
-    return first

@@ -164,7 +164,7 @@ def _linear_guard() -> tuple[Guard, Tensor, Tensor]:
         labels.weight[1, 0] = 1.0
         labels.weight[0, 1] = 1.0
         second.bias[1] = 100.0
-    spec = load("digits").spec
+    spec = replace(load("digits").spec, shape=(4,))
     fitted = CalibratedDetector(
         "gat", detector, Threshold(0.2, 0.05, 100), np.sort(np.random.default_rng(0).random(100)), spec, 400
     )
