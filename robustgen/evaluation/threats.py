@@ -194,8 +194,8 @@ def evaluate(
             fit_seconds=fit_seconds,
         )
         figures["checks"] = [check.to_json() for check in checks]
-        figures["certified"] = certified_figures(guard, x, y, threat)
-        return figures, _stored(clean, attacked)
+    figures["certified"] = certified_figures(guard, x, y, threat)  # of the layers as they are when none is attacked
+    return figures, _stored(clean, attacked)
 
 
 def _known(

@@ -17,8 +17,9 @@ from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.gat import GATDetector
 from robustgen.errors import UsageError
 from robustgen.evaluation.adaptive import evade
-from robustgen.evaluation.bundles import BUNDLES
+from robustgen.evaluation.bundles import BUNDLES, Bundle
 from robustgen.evaluation.certified import ball_around, certified_figures, certify
+from robustgen.evaluation.threats import Plan, evaluate, oblivious
 from robustgen.guard import Guard
 from robustgen.guard.least import least_score
 from robustgen.models.build import build
@@ -210,3 +211,18 @@ def test_fishers_sum_with_a_member_without_bounds_proves_nothing(
     x, y = some(digits)
     joined = Guard.fit(victim, [CalibratedDetector.fit("pca", digits), security], digits, within="fisher")
     assert not certify(joined, x, y, ThreatModel("linf", EPS)).by_detector.any()
+
+
+@pytest.mark.slow
+def test_a_cell_of_the_bench_holds_the_proof(
+    guards: dict[str, Guard], digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a discriminator whose layers attacks put in another order while they run."""
+    monkeypatch.setitem(BUNDLES, "short", Bundle(5, ("clean",), 1, 2, 2, 2, 1, 10, 5, 1))
+    plan = Plan(eps=(0.05,), headline=0.05, steps=5, queries=20, bundle="short")
+    assert any(type(part) is nn.Sequential for part in guards["alone"].modules())
+    x, y = some(digits)
+    blind = oblivious(guards["alone"].classifier, x, y, digits, plan)
+    found, _ = evaluate(guards["alone"], digits, x, y, blind, plan, n_adaptive=5)
+    assert found["certified"]["why"] is None
+    assert found["certified"] == certified_figures(guards["alone"], x, y, ThreatModel("linf", 0.05))
