@@ -17,9 +17,10 @@ from robustgen.registry import suggestion
 from robustgen_cli import options as o
 from robustgen_cli import output
 from robustgen_cli.attack_adaptive import NAMES, attack_guard, check_idle
+from robustgen_cli.attack_table import curve, rows
 from robustgen_cli.loading import load_named
 from robustgen_cli.parameters import settings
-from robustgen_cli.purify import Oblivious, Purify, check_purify, load_purified, oblivious_rows
+from robustgen_cli.purify import Oblivious, Purify, check_purify, load_purified
 
 if TYPE_CHECKING:
     from robustgen.data.source import Source
@@ -313,9 +314,9 @@ def attack(
         return
     through = "" if purified is None else f" behind {purified.name}"
     title = f"{name} on {loaded.origin}{through}: {norm}, {size_given}, {summary['n']} inputs of {source.spec.name}"
-    output.table(title, ("", "value", "95 % interval"), _rows(found, summary))
+    output.table(title, ("", "value", "95 % interval"), rows(found, summary))
     if len(summary["curve"]) > 1:
-        output.table("robust accuracy against eps", ("eps", "value", "95 % interval"), _curve(summary["curve"]))
+        output.table("robust accuracy against eps", ("eps", "value", "95 % interval"), curve(summary["curve"]))
     if out is not None:
         output.facts([("results", str(out))])
 
@@ -350,63 +351,3 @@ def _write(directory: Path, found: Robustness, summary: dict[str, Any], source: 
     command = shlex.join(["robustgen", *sys.argv[1:]])
     save_report(directory, summary | {"command": command}, found.samples, source)
     (directory / RESULTS).write_text(to_json(summary), encoding="utf-8")
-
-
-def _percent(value: float, interval: list[float]) -> tuple[str, str]:
-    return f"{value:.2%}", f"{interval[0]:.2%} to {interval[1]:.2%}"
-
-
-def _curve(points: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    return [
-        (f"{point['eps']:.4g}", *_percent(point["robust_accuracy"], point["robust_accuracy_interval"]))
-        for point in points
-    ]
-
-
-def _rows(found: Robustness, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    def share(label: str, estimate: Any) -> tuple[str, str, str]:
-        return (
-            (label, "-", "-") if estimate is None else (label, *_percent(estimate.value, [estimate.low, estimate.high]))
-        )
-
-    norms = [
-        (f"median {norm} of successes", f"{size['median']:.4g}", f"largest {size['max']:.4g}")
-        for norm, size in summary["norms"].items()
-        if size and (norm != "l0" or summary["norm"] == "l0")
-    ]
-    members = [(f"fooled by {member['name']}", str(member["fooled"]), "") for member in summary["members"]]
-    return [
-        share("clean accuracy", found.clean_accuracy),
-        share("robust accuracy", found.robust_accuracy),
-        share("attack success rate", found.success_rate),
-        *oblivious_rows((summary["purifier"] or {}).get("oblivious")),
-        *_rounding(summary["quantise"]),
-        *(members if len(members) > 1 else []),
-        *norms,
-        *_steps(summary),
-        ("forward / backward passes", f"{summary['forward_passes']} / {summary['backward_passes']}", ""),
-        ("seconds", f"{summary['seconds']:.1f}", ""),
-        _diagnosis(summary["diagnosis"], len(summary["warnings"])),
-    ]
-
-
-def _rounding(quantise: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    if quantise is None:
-        return []
-    return [("before rounding to 256 levels", f"{quantise['success_before']:.2%}", "success rate")]
-
-
-def _steps(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """When the inputs fell, and how much faster an attack can be for leaving them out."""
-    if summary["ceiling"] is None or summary["steps"] < 2:
-        return []
-    mean = f"{summary['first_success_mean']:.1f} of {summary['steps']}"
-    return [("mean first-success step", mean, f"ceiling {summary['ceiling']:.1f}x")]
-
-
-def _diagnosis(findings: list[dict[str, Any]], warnings: int) -> tuple[str, str, str]:
-    """What the run's own checks found, and how much else there is to be told, which --quiet leaves out."""
-    failed = sum(not finding["holds"] for finding in findings)
-    count = f"{len(findings)} checks"
-    text = f"{failed} of {count} failed" if failed else f"ok: {count}"
-    return ("diagnosis", text, f"{warnings} warnings" if warnings > 1 else "1 warning" if warnings else "")
