@@ -99,11 +99,9 @@ def _known(cells: Sequence[Done], headline: Headline) -> Known | None:
         value is not None and getattr(getattr(own[0][0].cell, "victim", None), "adversarial", None)
         for value, own in victims.values()
     )
-    ours = [
-        Known(value, f"the classifier trained {name}, the best of this suite's {len(victims)}", judges=hard)
-        for name, (value, _) in victims.items()
-        if value is not None
-    ]
+    measured = {name: value for name, (value, _) in victims.items() if value is not None}
+    among = "the only one measured here" if len(measured) == 1 else f"the best of the {len(measured)} measured here"
+    ours = [Known(value, f"the classifier trained {name}, {among}", judges=hard) for name, value in measured.items()]
     return best_of([published(str(getattr(first, "data", "")), headline.norm, half), *ours])
 
 

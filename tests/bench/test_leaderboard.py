@@ -325,7 +325,7 @@ def test_the_page_the_markdown_and_the_json_say_the_same(suite: Suite, tmp_path:
     assert "trained plain" in best["detail"]["sentence"]
     # 91 and 83 % clean, of which 20 % are fooled at half the size: the better classifier of the two of this suite
     assert (
-        "72.8 % at half the size by the classifier trained plain, the best of this suite's 2"
+        "72.8 % at half the size by the classifier trained plain, the best of the 2 measured here"
         in best["detail"]["sentence"]
     )
     (at,) = [one for one in best["detail"]["systems"] if one["eps"] == 0.1]
