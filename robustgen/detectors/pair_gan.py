@@ -163,7 +163,7 @@ class PairGANDetector(Detector):
         made: Tensor = self.generator(x[:, : self.channels])
         return made
 
-    def mismatched(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n c h w"]]:
+    def mismatched(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "_ c h w"]]:
         """Pairs that do not fit: photos beside the condition of the pair before, where it is another, and, where
         `reach` says that the two lie on each other to the pixel, moved by two pixels to the right.
         """
