@@ -179,8 +179,10 @@ def _each(x: npt.NDArray[np.float64]) -> range:
 
 @contextmanager
 def _apart(seed: int) -> Iterator[None]:
-    """PyOD draws from global generators, prints, and warns: all from `seed`, unheard, and put back."""
-    python, state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    """PyOD draws from global generators, prints, warns, and some of it (QMCD) sets torch's threads: all from `seed`,
+    unheard, and put back.
+    """
+    python, state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
     try:
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
@@ -189,5 +191,7 @@ def _apart(seed: int) -> Iterator[None]:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 yield
     finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         random.setstate(python)
         np.random.set_state(state)  # noqa: NPY002

@@ -50,12 +50,13 @@ def test_a_detector_of_pyod_keeps_the_contract(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(PYOD) - SLOW))
 def test_every_name_scores_the_same_for_any_batch_and_after_a_round_trip(name: str, generator: torch.Generator) -> None:
-    x = torch.rand(90, 5, generator=generator)
+    x, threads = torch.rand(90, 5, generator=generator), torch.get_num_threads()
     states = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]  # noqa: NPY002
     detector = make(f"pyod:{name}", QUICK.get(name, {})).fit(x)
     scores = detector.score(x[:6])
     np.testing.assert_array_equal(states[0], np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
     assert torch.equal(states[1], torch.get_rng_state())
+    assert torch.get_num_threads() == threads
     assert torch.isfinite(scores).all()
     torch.testing.assert_close(torch.cat([detector.score(row[None]) for row in x[:6]]), scores, rtol=1e-4, atol=1e-6)
     again = make(f"pyod:{name}", detector.config).restore((5,), detector.state_dict())
