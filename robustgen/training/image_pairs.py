@@ -49,7 +49,8 @@ class PairGame(Game):
         judged = self.critic(torch.cat(given)).split([len(part) for part in given])
         real, fake = relu(1 - judged[0]).mean(), relu(1 + judged[1]).mean()
         means = [part.detach().flatten(1).mean(1) for part in judged]
-        self.facts["variety"] = variety(made, batch[:, self.channels :])
+        if len(condition.flatten(1).unique(dim=0)) == len(condition):  # of one condition one photo is made
+            self.facts["variety"] = variety(made, batch[:, self.channels :])
         self.facts["told apart"] = (means[0][:, None] > means[1][None]).to(real.dtype).mean()
         if not self.share or not len(given[2]):
             return real + fake

@@ -17,11 +17,13 @@ _BINS, _ROWS = 10, 10  # clusters of the data, and at least so many inputs for e
 
 def variety(made: Float[Tensor, "n *shape"], real: Float[Tensor, "n *shape"]) -> Float[Tensor, ""]:
     """How far a made input is from the nearest other one, in the distance that real ones have; medians, so that it is 0
-    where most of them have a twin, as they have when the generator makes a few inputs only. 1 for fewer than 2 of them.
+    where most of them have a twin, as they have when the generator makes a few inputs only. 1 where nothing can be
+    said: of fewer than 2 of them, or where most real ones have a twin, as rows of a table may.
     """
     if min(len(made), len(real)) < 2:
         return torch.ones((), device=made.device)
-    return _nearest(made) / _nearest(real).clamp(min=1e-12)
+    usual = _nearest(real)
+    return torch.where(usual > 0, _nearest(made) / usual.clamp(min=1e-12), 1.0)
 
 
 def _nearest(x: Tensor) -> Tensor:
