@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import platform
 import sys
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +113,52 @@ def accelerator() -> Accelerator:
     """Accelerate's handle on this process and its siblings: gradients averaged over all, one of them the main one.
 
     Placement stays with the caller, who names the device; with several processes (started by `torchrun`) each has its
-    own, `accelerator().device`.
+    own, `accelerator().device`. They part when the interpreter ends, unless the caller has parted them before.
     """
     from accelerate import Accelerator
 
-    return Accelerator(device_placement=False)
+    handle = Accelerator(device_placement=False)
+    if handle.num_processes > 1:
+        _part_at_exit()
+    return handle
+
+
+@cache
+def _part_at_exit() -> None:
+    def part() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(part)
+
+
+class _Held:
+    """What each copy of a context holds while a block of `communication_done` runs."""
+
+
+_held: ContextVar[_Held] = ContextVar("robustgen_communication")
+
+
+@contextmanager
+def communication_done(patience: float = 10.0) -> Iterator[None]:
+    """Leave the block when torch's communication threads have let go of what its backward passes gave them.
+
+    An average of gradients that a backward pass starts holds a copy of Python's context, which its thread drops some
+    time after the result is there. A process that has ended its work by then is taken down with it ("terminate called
+    without an active exception", pytorch issue 190489), and the launcher calls the whole run failed. Waits at most
+    `patience` seconds, since other threads may hold copies of that context for as long as they please.
+    """
+    held = _Held()
+    alive, token = weakref.ref(held), _held.set(held)
+    del held
+    try:
+        yield
+    finally:
+        _held.reset(token)
+        del token
+        until = time.monotonic() + patience
+        while alive() is not None and time.monotonic() < until:
+            time.sleep(0.001)
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from robustgen.artifacts import write_atomically
 from robustgen.errors import RobustgenError, UsageError
 from robustgen.registry import suggestion
-from robustgen.runtime import accelerator, has_bfloat16, random_state, seeded, set_random_state
+from robustgen.runtime import accelerator, communication_done, has_bfloat16, random_state, seeded, set_random_state
 
 
 @runtime_checkable
@@ -118,7 +118,8 @@ def descend(
     prepared, stepper = processes.prepare(network, run.optimizer) if together else (network, run.optimizer)
     backward: Callable[[Tensor], None] = processes.backward if together else Tensor.backward
     saved = time.monotonic()
-    with seeded(recipe.seed + processes.process_index), torch.enable_grad():
+    done = communication_done() if together else nullcontext()
+    with done, seeded(recipe.seed + processes.process_index), torch.enable_grad():
         if checkpoint is not None and checkpoint.is_file():
             run.load(checkpoint)
         while len(run.history) < recipe.epochs and not run.done:

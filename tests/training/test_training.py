@@ -3,7 +3,10 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
+from contextvars import copy_context
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from robustgen.errors import DataError, RobustgenError, UsageError
 from robustgen.evaluation.adversaries import adversary
 from robustgen.evaluation.robustness import evaluate_attack
 from robustgen.models.autoencoder import ConvolutionalAutoencoder, DenseAutoencoder, ResidualAutoencoder, autoencoder
+from robustgen.runtime import communication_done
 from robustgen.threat import ThreatModel
 from robustgen.training import plan
 from robustgen.training.classifier import default_epochs, train
@@ -195,9 +199,32 @@ def test_divergence_is_reported() -> None:
             Recipe(**wrong)  # type: ignore[arg-type]
 
 
+def test_communication_is_over_when_no_thread_holds_the_context() -> None:
+    """A thread that was handed a copy is waited for, but not beyond the patience."""
+    dropped = []
+
+    def hold(copies: list[object]) -> None:
+        time.sleep(0.2)
+        dropped.append(time.monotonic())
+        copies.clear()
+
+    with communication_done():
+        copies: list[object] = [copy_context()]
+        thread = Thread(target=hold, args=(copies,))
+        thread.start()
+    left = time.monotonic()
+    thread.join()
+    assert dropped[0] <= left
+    with communication_done(patience=0.05):
+        copies.append(copy_context())
+    assert len(copies) == 1
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    """Started by torch's launcher, both end with the same weights, and each saw its own half of the batches."""
+    """Started by torch's launcher, both end with the same weights, and each saw its own half of the batches. They part
+    by themselves.
+    """
     script = tmp_path / "job.py"
     script.write_text(
         "import torch, sys\n"
@@ -214,7 +241,6 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         "rank = accelerator().process_index\n"
         "assert accelerator().num_processes == 2\n"
         "torch.save([network.weight.detach(), torch.cat(seen)], sys.argv[1] + f'/{rank}.pt')\n"
-        "torch.distributed.destroy_process_group()\n"
     )
     # Port 0: any that is free, since another run on the same machine may hold a fixed one.
     launch = "-m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint localhost:0"
