@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from robustgen.detectors.vae import VAEDetector
     from robustgen.errors import RobustgenError
     from robustgen.evaluation.adaptive import evade
+    from robustgen.evaluation.reject_class import RejectClass
     from robustgen.evaluation.robustness import evaluate_attack
     from robustgen.evaluation.sampling import draw
     from robustgen.evaluation.translation import translate
@@ -109,6 +110,7 @@ _HOME = {
     "detectors.vae": ("VAEDetector",),
     "errors": ("RobustgenError",),
     "evaluation.adaptive": ("evade",),
+    "evaluation.reject_class": ("RejectClass",),
     "evaluation.robustness": ("evaluate_attack",),
     "evaluation.sampling": ("draw",),
     "evaluation.translation": ("translate",),

@@ -74,6 +74,21 @@ def difference(
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
+def with_reject_class(logits: Float[Tensor, "n classes"], excess: Float[Tensor, " n"]) -> Float[Tensor, "n more"]:
+    """(n, classes + 1): a classifier and its detector as one network, whose last class is "rejected" (Carlini, Wagner
+    2017, "Adversarial examples are not easily detected: bypassing ten detection methods").
+
+    `excess`: how far the score lies above its threshold, in any unit. The logits are raised until a row's least is 1;
+    the last is the largest of them times 1 + excess, the largest of all exactly where `excess` is above 0.
+    """
+    raised = logits - logits.amin(1, keepdim=True) + 1
+    top = raised.amax(1)
+    last = top * (1 + torch.nan_to_num(excess.to(top.dtype), nan=1e30, posinf=1e30, neginf=-1e30))
+    above = torch.maximum(last, torch.nextafter(top, torch.full_like(top, torch.inf)))
+    exact = torch.where(excess > 0, above, torch.where(excess.isnan(), above, torch.minimum(last, top)))
+    return torch.cat([raised, (last + (exact - last).detach())[:, None]], 1)
+
+
 def divergence(reference: Float[Tensor, "n classes"], logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """KL(p || q) in nats, of the class probabilities p and q that two rows of logits stand for; 0 where they agree."""
     log_p, log_q = reference.log_softmax(1), logits.log_softmax(1)
@@ -147,7 +162,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 inputs.
 """
 
-Way = Literal["selective", "orthogonal", "lagrangian"]
+Way = Literal["selective", "orthogonal", "lagrangian", "reject-class"]
 
 
 @dataclass(frozen=True)
@@ -218,11 +233,13 @@ class Evade:
     `y` holds labels (n,), or (n, 2) a label and a class to move towards; any accepted wrong label is a success. The
     detector judges an input against the class predicted (on the way to a class, against that class).
 
-    The steps follow one of three ways. "selective": towards a wrong label while the margin is below `slack` logits,
+    The steps follow one of four ways. "selective": towards a wrong label while the margin is below `slack` logits,
     from there on towards a lower score (Bryniarski et al. 2021, "Evading adversarial example detection defenses with
     orthogonal projected gradient descent"). "orthogonal": likewise, each step without its component along the other
     gradient (same source; its equation 6 prints the two projections swapped). "lagrangian": both at once, gradients of
-    unit length, the score's times `weight`; one whose aim is reached no longer pulls. `value` ranks points (`ranked`).
+    unit length, the score's times `weight`; one whose aim is reached no longer pulls. "reject-class": up the margin of
+    the class moved towards, or of the best wrong one, in a network that has "rejected" as one more class
+    (`with_reject_class`). `value` ranks points (`ranked`).
     """
 
     rejection: Rejection
@@ -245,8 +262,17 @@ class Evade:
             score, accepted = self.rejection.where(needed | whole, x, beside)
         rank = ranked(wrong, lead, self.rejection.excess(score))
         if x.requires_grad:
-            rank = steered(rank, self._direction(lead, score, x), x)
+            joint = self._joint(logits, score, label, target) if self.way == "reject-class" else None
+            rank = steered(rank, self._direction(lead, score, x) if joint is None else slope(joint, x), x)
         return rank, wrong & accepted
+
+    def _joint(self, logits: Tensor, score: Tensor, label: Tensor, target: Tensor | None) -> Tensor:
+        """By how much a class that counts as success leads in the network with one more class."""
+        every = with_reject_class(logits, (score - self.rejection.threshold) / self.rejection.scale)
+        if target is not None:
+            return -margin(every, target)
+        wrong = every[:, :-1].scatter(1, label[:, None], -torch.inf).amax(1)
+        return wrong - torch.maximum(every.gather(1, label[:, None])[:, 0], every[:, -1])
 
     def _direction(self, lead: Tensor, score: Tensor, x: Tensor) -> Tensor:
         """Where to go from each point: what the value has for its gradient. A gradient that no row needs is spared."""

@@ -108,7 +108,7 @@ def test_a_wrong_label_ranks_above_a_right_one_and_then_the_score_counts() -> No
     assert torch.equal(achieved, same)
 
 
-@pytest.mark.parametrize("way", ["selective", "orthogonal", "lagrangian"])
+@pytest.mark.parametrize("way", ["selective", "orthogonal", "lagrangian", "reject-class"])
 def test_the_detector_is_asked_only_where_its_answer_counts(way: Any, generator: torch.Generator) -> None:
     """Beside a right label it never does for a verdict, and for a step only on the ways that use both gradients."""
     asked: list[int] = []

@@ -48,6 +48,7 @@ FAMILIES = {
     "lagrangian": Entry("", "PGD on a weighted sum of both unit gradients, weights 0.5 and 2"),
     "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
     "multi-targeted": Entry("", "s-pgd, lagrangian-0.5 and lagrangian-1 towards each of the likeliest wrong classes"),
+    "reject-class": Entry("", "PGD on one network with rejection as one more class (Carlini, Wagner 2017)"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
     "carlini-wagner": Entry("", "Adam on weighted shortfalls of label and score, smallest change (Carlini 2017)"),
     "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
@@ -61,9 +62,9 @@ class Bundle:
     """How much each attack may spend on an input; one that takes 0 steps or queries is left out.
 
     `steps` for each of the ways of `WAYS` from each of `starts`, with `restarts`; `target_steps` towards each of the
-    `targets` likeliest wrong classes (None = all), by the ways of `TARGETED`, of which `FAR` goes towards at least
-    `far_targets`, since a detector may accept what the classifier finds unlikely; `match_steps` towards each
-    of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores,
+    `targets` likeliest wrong classes (None = all), by "reject-class" and the ways of `TARGETED`, of which `FAR` goes
+    towards at least `far_targets`, since a detector may accept what the classifier finds unlikely; `match_steps`
+    towards each of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores,
     `boundary_queries` of verdicts by HopSkipJump (Linf and L2), from inputs of other classes that are accepted.
     `draws`: of a random score, averaged at every step. `carlini_steps` for each of `carlini_searches` pairs of weights
     by Carlini and Wagner's attack (Linf and L2). `named`: the families that run only where they are asked for by name.
@@ -99,7 +100,7 @@ BUNDLES = {
         0,
         20,
         carlini_steps=100,
-        named=("carlini-wagner",),
+        named=("carlini-wagner", "reject-class"),
         far_targets=9,
     ),
     "adaptive-strong": Bundle(
@@ -156,8 +157,8 @@ def members(
                     **settings,
                 )
     if bundle.target_steps:
+        count = 1000 if bundle.targets is None else bundle.targets
         for name, way in TARGETED.items():
-            count = 1000 if bundle.targets is None else bundle.targets
             found[f"multi-targeted-{name}"] = EvadingPGD(
                 threat=threat,
                 objective=Evade(rejection, **way),
@@ -166,6 +167,14 @@ def members(
                 mode=mode,
                 **settings,
             )
+        found["reject-class"] = EvadingPGD(
+            threat=threat,
+            objective=Evade(rejection, way="reject-class"),
+            steps=bundle.target_steps,
+            targets=count,
+            mode=mode,
+            **settings,
+        )
     if bundle.match_steps and pool is not None:
         for name, embed in embeds.items():
             found[f"matching-{name}"] = Matching(

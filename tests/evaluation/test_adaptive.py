@@ -97,6 +97,7 @@ def test_one_way_goes_towards_classes_that_the_classifier_finds_unlikely() -> No
         "multi-targeted-s-pgd": 2,
         "multi-targeted-lagrangian-0.5": 5,
         "multi-targeted-lagrangian-1": 2,
+        "reject-class": 2,
     }
 
 
@@ -118,7 +119,7 @@ def test_an_input_is_lost_exactly_where_a_legal_point_is_accepted_as_the_other_c
 @pytest.mark.parametrize(
     "name",
     [
-        *("s-pgd", "o-pgd", "lagrangian", "multi-targeted", "carlini-wagner"),
+        *("s-pgd", "o-pgd", "lagrangian", "multi-targeted", "reject-class", "carlini-wagner"),
         *(f"multi-targeted-{way}" for way in ("s-pgd", "lagrangian-0.5", "lagrangian-1")),
     ],
 )
@@ -306,7 +307,9 @@ def test_bad_requests_are_told(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_bundles_hold_every_family(name: str) -> None:
-    assert set(FAMILIES) >= {"s-pgd", "o-pgd", "lagrangian", "multi-targeted", "matching", "carlini-wagner", "square"}
+    assert set(FAMILIES) >= {
+        *("s-pgd", "o-pgd", "lagrangian", "multi-targeted", "reject-class", "matching", "carlini-wagner", "square")
+    }
     assert BUNDLES[name].steps >= 100
     assert BUNDLES[name].carlini_steps >= 100
 
