@@ -40,7 +40,8 @@ def attack_by_attack(board: Board) -> list[Block]:
     if any(figure.low is not None for r in blind if (figure := figure_of(r.get("auroc"))) is not None):
         blocks.append(table(lambda r: written(figure_of(r.get("auroc")), "number"), "The same with 95 % intervals"))
     blocks.append(table(_three, "Caught at 0.1 / 1 / 5 % false alarms, in per cent"))
-    return [*blocks, *_knowing(board, knowing)]
+    spent = _spent_blindly(blind, names)
+    return [*blocks, *([] if spent is None else [spent]), *_knowing(board, knowing)]
 
 
 def _rows(row: Row) -> Sequence[Told]:
@@ -99,6 +100,23 @@ def _knowing(board: Board, others: Sequence[Told]) -> list[Block]:
 
 def _took(row: Told) -> float:
     return float(row.get("seconds") or 0.0)
+
+
+def _spent_blindly(rows: Sequence[Told], names: Sequence[str]) -> Table | None:
+    """What each attack on the classifier alone took, and may spend on one input, as far as it is known."""
+    took, spent = dict[str, str](), dict[str, Told]()
+    for row in rows:  # the same for every detector beside one classifier
+        name = _name(row)
+        if _took(row):
+            took.setdefault(name, f"{_took(row):.1f}")
+        for effort in (row.get("effort") or {}).values():
+            spent.setdefault(name, effort)
+    kinds = list(dict.fromkeys(kind for effort in spent.values() for kind in effort))
+    lines = [[kind.replace("_", " "), *(str(spent.get(name, {}).get(kind, "-")) for name in names)] for kind in kinds]
+    if took:
+        lines.append(["seconds for all inputs", *(took.get(name, "-") for name in names)])
+    caption = "What attacks on the classifier alone may spend on one input"
+    return Table(["", *names], lines, caption) if lines else None
 
 
 def _spent(others: Sequence[Told]) -> Table | None:

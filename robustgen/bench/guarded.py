@@ -16,7 +16,7 @@ from robustgen.bench.cell import Cell, Found, Work, deep
 from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
 from robustgen.data.source import Source, Split
 from robustgen.errors import DataError
-from robustgen.evaluation.threats import Kind, Plan, evaluate, oblivious
+from robustgen.evaluation.threats import Blind, Kind, Plan, evaluate, oblivious
 from robustgen.guard import Guard
 
 FPR = 0.05
@@ -96,8 +96,9 @@ class Attacked(Cell):
         told = lambda what, share: work.progress(share)  # noqa: E731
         found = oblivious(model, x.to(work.device), y.to(work.device), source, plan, told)
         kinds = [list(kind) for kind in found]
-        tensors = {str(number): x_adv for number, x_adv in enumerate(found.values())}
-        write_artifact(work.directory, "attacked", {"kinds": kinds}, tensors)
+        tensors = {str(number): made.x_adv for number, made in enumerate(found.values())}
+        cost = [{"seconds": made.seconds, "effort": made.effort} for made in found.values()]
+        write_artifact(work.directory, "attacked", {"kinds": kinds, "cost": cost}, tensors)
         return Found({"n": len(x), "kinds": kinds, "seconds": time.perf_counter() - began}, {"index": index})
 
 
@@ -178,9 +179,11 @@ class Adversarial(Cell):
         x, y, index = inputs(source, self.n, self.seed)
         negatives, clean = others(source, index)
         stored = read_artifact(work.place(self.attacked), "attacked")
+        kinds = stored.config["kinds"]
+        cost = stored.config.get("cost") or [{} for _ in kinds]  # not known of those stored before
         blind = {
-            Kind(*kind): stored.tensors[str(number)].to(work.device)
-            for number, kind in enumerate(stored.config["kinds"])
+            Kind(*kind): Blind(stored.tensors[str(number)].to(work.device), **cost[number])
+            for number, kind in enumerate(kinds)
         }
         fits = {part.title: part for part in deep(self.detector) if isinstance(part, Fit)}
         figures, arrays = evaluate(

@@ -96,20 +96,6 @@ class _Behind(nn.Module):
         return logits
 
 
-def evading_images(
-    guard: Guarded,
-    x: Float[Tensor, "n *shape"],
-    y: Int64[Tensor, " n"],
-    threat: ThreatModel,
-    found: Evasion,
-    **options: Any,
-) -> Float[Tensor, "n *shape"]:
-    """What became of the inputs under attack, `found`, on levels. Where rounding undoes a success, and the levels
-    further away do too, the attacks of `evade` (`options`) are run once more on the guard as it sees image files.
-    """
-    return _images(guard, x, y, threat, found, options)[0]
-
-
 def as_images(
     guard: Guarded,
     x: Float[Tensor, "n *shape"],
@@ -118,8 +104,10 @@ def as_images(
     found: Evasion,
     **options: Any,
 ) -> Evasion:
-    """`found` with `evading_images` for its points, and what the guard says of these; passes and seconds that they cost
-    are counted. `member` and what each of them found stay as they were.
+    """What became of the inputs under attack, `found`, on levels, and what the guard says of that. Where rounding
+    undoes a success, and the levels further away do too, the attacks of `evade` (`options`) are run once more on the
+    guard as it sees image files. Passes and seconds that this costs are counted; `member` and what each of them found
+    stay as they were.
     """
     if not len(x):
         return found

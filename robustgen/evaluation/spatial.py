@@ -17,6 +17,8 @@ from robustgen.objectives import Model, margin
 
 _BATCH = 250
 _ANGLES, _SHIFTS = 11, 5  # tried of each
+TRIED = _ANGLES * _SHIFTS**2
+"""Moves that `turned_and_shifted` looks at, for each image."""
 
 
 def moved(x: Float[Tensor, "n c h w"], degrees: float, down: float, right: float) -> Float[Tensor, "n c h w"]:

@@ -23,14 +23,14 @@ from robustgen.attacks.square import Square
 from robustgen.data.source import DataSpec, Source
 from robustgen.errors import DataError
 from robustgen.evaluation.adaptive import DRAWS, Evasion, evade
-from robustgen.evaluation.bundles import BUNDLES, Bundle
+from robustgen.evaluation.bundles import BUNDLES, Bundle, effort
 from robustgen.evaluation.certified import certified_figures
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays, Threat
 from robustgen.evaluation.guarded_system import cell
-from robustgen.evaluation.handed_in import evading_images, fooling_images
+from robustgen.evaluation.handed_in import as_images, fooling_images
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
 from robustgen.evaluation.noise import background, noise_controls
-from robustgen.evaluation.spatial import turned_and_shifted
+from robustgen.evaluation.spatial import TRIED, turned_and_shifted
 from robustgen.evaluation.surrogate import transfer
 from robustgen.evaluation.tramer import Known, best_of, of_classifier, published
 from robustgen.guard import Guard
@@ -50,6 +50,16 @@ class Kind(NamedTuple):
     attack: str
     norm: str
     eps: float
+
+
+class Blind(NamedTuple):
+    """What such an attack made of inputs, (n, *shape); the seconds that it took, and what it may spend on one input, as
+    far as they are known.
+    """
+
+    x_adv: Tensor
+    seconds: float | None = None
+    effort: Mapping[str, int] | None = None
 
 
 SPATIAL = Kind("rotate-shift", "degrees", 30.0)
@@ -79,7 +89,7 @@ class Plan:
 
 def oblivious(
     model: nn.Module, x: Tensor, y: Tensor, source: Source, plan: Plan, told: Told = lambda what, share: None
-) -> dict[Kind, Tensor]:
+) -> dict[Kind, Blind]:
     """What attackers who know `model` alone make of inputs (n, *shape) with labels (n,): legal, and for images rounded
     to 256 levels. FGSM at the second size, PGD at every size and at parts of the headline's, Auto-PGD in L2, the
     smallest L2 change by DDN, Square; of images the worst rotation and shift too, and with a constant background PGD
@@ -87,13 +97,17 @@ def oblivious(
     """
     image = source.spec.kind == "image"
     attacks = _oblivious(source.spec, plan, background(source) if image else None)
-    found: dict[Kind, Tensor] = {}
+    found: dict[Kind, Blind] = {}
     for number, (kind, attack) in enumerate(attacks.items()):
         told(f"{kind.attack} {kind.norm} {kind.eps:g}", number / len(attacks))
-        found[kind] = fooling_images(attack, model, x, y) if image else attack(model, x, y)
+        began = time.perf_counter()
+        made = fooling_images(attack, model, x, y) if image else attack(model, x, y)
+        found[kind] = Blind(made, time.perf_counter() - began, effort(attack))
     if image:
         low, high = source.spec.low, source.spec.high
-        found[SPATIAL] = turned_and_shifted(model, x, y, SPATIAL.eps, low=low, high=high)
+        began = time.perf_counter()
+        made = turned_and_shifted(model, x, y, SPATIAL.eps, low=low, high=high)
+        found[SPATIAL] = Blind(made, time.perf_counter() - began, {"queries": TRIED})
     return found
 
 
@@ -128,7 +142,7 @@ def evaluate(
     source: Source,
     x: Tensor,
     y: Tensor,
-    blind: Mapping[Kind, Tensor],
+    blind: Mapping[Kind, Blind],
     plan: Plan,
     *,
     n_adaptive: int = 500,
@@ -167,8 +181,9 @@ def evaluate(
             raise DataError("the classifier is right on none of these inputs: there is nothing to attack")
         row = np.arange(len(x))
         attacked, small = list[AttackedArrays](), dict[str, AttackedArrays]()
-        for kind, x_adv in blind.items():
-            one = _arrays(guard, "Z", kind, row, x_adv, label)
+        for kind, made in blind.items():
+            spent = None if made.effort is None else {kind.attack: made.effort}
+            one = _arrays(guard, "Z", kind, row, made.x_adv, label, seconds=made.seconds, effort=spent)
             if kind.attack == "pgd" and kind.eps < plan.headline:
                 small |= {f"eps/{part}": one for part in _SMALL if math.isclose(kind.eps, plan.headline / part)}
             if kind.eps in plan.eps or kind.attack != "pgd" or math.isclose(kind.eps, plan.headline):
@@ -226,9 +241,12 @@ def _knowing(
         found.append(_evaded("W", kind, row, inside, guard, label, seconds))
         if spec.kind == "image":
             told(f"the same in image files, eps {size:g}", 0.5)
-            made = evading_images(guard, x, y, threat, inside, bundle=plan.bundle, seed=plan.seed)
-            files = kind._replace(attack=f"{plan.bundle}, 8 bit")
-            found.append(_arrays(guard, "W", files, row, made, label, inside.surrogate))
+            began = time.perf_counter()
+            made = as_images(guard, x, y, threat, inside, bundle=plan.bundle, seed=plan.seed)
+            took = time.perf_counter() - began
+            found.append(
+                _evaded("W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, made, guard, label, seconds + took)
+            )
         told(f"queries, eps {size:g}", 0.6)
         began = time.perf_counter()
         asked = evade(guard, x, y, threat, bundle=_queries(whole), seed=plan.seed)
@@ -277,31 +295,17 @@ def majority(predicted: Any, score: Array, label: Any) -> tuple[Any, Array]:
 
 
 def _arrays(
-    guard: Guard, threat: Threat, kind: Kind, row: Any, x_adv: Tensor, label: Any, surrogate: bool = False
+    guard: Guard, threat: Threat, kind: Kind, row: Any, x_adv: Tensor, label: Any, **about: Any
 ) -> AttackedArrays:
     predicted, score = _judged(guard, x_adv, label)
-    return AttackedArrays(
-        threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label, surrogate=surrogate
-    )
+    return AttackedArrays(threat, kind.attack, kind.norm, kind.eps, row, predicted, score, label=label, **about)
 
 
 def _evaded(
     threat: Threat, kind: Kind, row: Any, evasion: Evasion, guard: Guard, label: Any, seconds: float
 ) -> AttackedArrays:
-    predicted, score = _judged(guard, evasion.x_adv, label)
-    return AttackedArrays(
-        threat,
-        kind.attack,
-        kind.norm,
-        kind.eps,
-        row,
-        predicted,
-        score,
-        label=label,
-        seconds=seconds,
-        effort=evasion.effort,
-        surrogate=evasion.surrogate,
-    )
+    told = {"seconds": seconds, "effort": evasion.effort, "surrogate": evasion.surrogate}
+    return _arrays(guard, threat, kind, row, evasion.x_adv, label, **told)
 
 
 def _stored(clean: CleanArrays, attacked: Sequence[AttackedArrays]) -> dict[str, Any]:

@@ -201,6 +201,32 @@ def test_attackers_who_know_the_detector_are_told_as_the_others_are(suite: Suite
         assert "3 of 100 gradients are zero." in text
 
 
+def test_what_blind_attackers_spent_is_declared_as_far_as_it_is_known(suite: Suite, tmp_path: Path) -> None:
+    def unknown(metrics: dict[str, Any]) -> None:
+        for row in metrics["rows"]:
+            row |= {"seconds": None, "effort": None} if row["threat"] == "Z" else {}
+
+    def edit(metrics: dict[str, Any]) -> None:
+        unknown(metrics)
+        for row in metrics["rows"]:
+            if row["threat"] == "Z" and row["attack"] == "pgd" and metrics["seed"] == 0:
+                row |= {"seconds": 12.5, "effort": {"pgd": {"steps": 40, "draws": 1}}}
+
+    caption = "What attacks on the classifier alone may spend on one input"
+    for change, known in ((unknown, False), (edit, True)):
+        found = stored(suite, tmp_path / str(known), SKILLS, edit=change)
+        tables = [block for block in attack_by_attack(found.boards[0]) if isinstance(block, Table)]
+        spent = [table for table in tables if table.caption == caption]
+        assert bool(spent) == known
+    (table,) = spent
+    lines = {line[0]: dict(zip(table.columns[1:], line[1:], strict=True)) for line in table.rows}
+    assert {name: values["pgd linf 0.1"] for name, values in lines.items()} == {
+        "steps": "40",
+        "draws": "1",
+        "seconds for all inputs": "12.5",
+    }
+
+
 def test_changes_without_a_size_are_called_what_they_are() -> None:
     names = {kind: adversarial_page._change({"kind": kind, "eps": 0.0}) for kind in ("blur", "shift", "round", "other")}
     assert names == {

@@ -18,7 +18,7 @@ from robustgen.attacks.square import Square
 from robustgen.calibration import Threshold
 from robustgen.evaluation.adaptive import evade, verdicts
 from robustgen.evaluation.bundles import BUNDLES, Bundle
-from robustgen.evaluation.handed_in import as_images, evading_images, fooling_images, going_on
+from robustgen.evaluation.handed_in import as_images, fooling_images, going_on
 from robustgen.evaluation.quantise import quantise
 from robustgen.evaluation.threats import _queries
 from robustgen.objectives import margin
@@ -114,7 +114,8 @@ def test_who_evades_evades_as_an_image_too(images: Tensor, network: nn.Module, g
     guard: Any = Beside(network, torch.randn(16, generator=generator), -0.05)
     found = evade(guard, images, y, threat, bundle=SHORT)
     assert 0.2 < found.rate < 1
-    made = evading_images(guard, images, y, threat, found, bundle=SHORT)
+    told = as_images(guard, images, y, threat, found, bundle=SHORT)
+    made = told.x_adv
     assert on_levels(made)
     assert threat.allows(made, images).all()
 
@@ -126,17 +127,7 @@ def test_who_evades_evades_as_an_image_too(images: Tensor, network: nn.Module, g
     nearest = passed(quantise(threat, found.x_adv, images))
     assert passed(made).sum() > nearest.sum()
     assert passed(made).sum() >= 0.95 * found.lost.sum()
-
-
-def test_what_became_of_images_is_told_of_the_images(
-    images: Tensor, network: nn.Module, generator: torch.Generator
-) -> None:
-    threat, y = ThreatModel("linf", 0.1), network(images).argmax(1)
-    guard: Any = Beside(network, torch.randn(16, generator=generator), -0.05)
-    found = evade(guard, images, y, threat, bundle=SHORT)
-    told = as_images(guard, images, y, threat, found, bundle=SHORT)
-    assert torch.equal(told.x_adv, evading_images(guard, images, y, threat, found, bundle=SHORT))
-    wrong, accepted, score, _ = verdicts(guard, told.x_adv, y)
+    wrong, accepted, score, _ = verdicts(guard, made, y)
     assert torch.equal(told.lost, wrong & accepted)
     assert torch.equal(told.fooled, wrong)
     assert torch.equal(told.score, score)
@@ -150,7 +141,7 @@ def test_a_ball_smaller_than_a_level_leaves_images_alone(images: Tensor, network
     threat, y = ThreatModel("linf", 0.3 / 255), network(images).argmax(1)
     guard: Any = Beside(network, torch.zeros(16), 10.0)
     found = evade(guard, images, y, threat, bundle=SHORT)
-    assert torch.equal(evading_images(guard, images, y, threat, found, bundle=SHORT), images)
+    assert torch.equal(as_images(guard, images, y, threat, found, bundle=SHORT).x_adv, images)
 
 
 def test_attackers_by_answers_take_what_a_bundle_has_of_them() -> None:
