@@ -23,6 +23,7 @@ from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
 from robustgen.evaluation.bundles import BUNDLES, Bundle, chosen, effort, members
 from robustgen.evaluation.imitation import imitate, with_gradient_of
+from robustgen.evaluation.noise import constant_background
 from robustgen.metrics import Estimate, proportion
 from robustgen.objectives import Rejection, Score, margin, ranked
 from robustgen.recall import recalled
@@ -120,7 +121,8 @@ def evade(
 ) -> Evasion:
     """Try the attacks of `bundle` on each input, the later ones on those that still hold; with `every`, all on all.
 
-    `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, by default those attacked.
+    `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, and by which a constant
+    background is known, by default those attacked.
     `known`: the result in a smaller ball, whose successes count in this one too. `score`: what has gradients in place
     of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws, of
     classifier and score together.
@@ -136,11 +138,11 @@ def evade(
     if random_classifier(guard):  # every pass averages draws of classifier and score together
         settings["eot"], draws = draws, 1
     seen = x if pool is None else pool
-    clean, embeds = _pool(guard, seen), embeddings(guard.classifier)
+    clean, embeds, empty = _pool(guard, seen), embeddings(guard.classifier), constant_background(seen)
 
     def made(score: Score | None) -> dict[str, Attack]:
         gradients, verdict = rejection_of(guard, draws, score), rejection_of(guard, draws)
-        whole = members(spend, threat, gradients, verdict, clean, embeds, smallest, **settings)
+        whole = members(spend, threat, gradients, verdict, clean, embeds, smallest, empty, **settings)
         return chosen(whole, only, spend.named)
 
     attacks = made(score)

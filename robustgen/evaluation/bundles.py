@@ -43,12 +43,18 @@ FAR = "lagrangian-0.5"
 lagrangian-1 10 of these; four times the steps took one.
 """
 
+OBJECT = ("s-pgd", "lagrangian-0.5")
+"""The ways that leave a constant background alone. Scores that read how simple an image is, as vae's, give its least
+change away, and no step along a gradient brings a background back that another has left.
+"""
+
 FAMILIES = {
     "s-pgd": Entry("", "PGD on the label until it is wrong, from there on the score (Bryniarski 2021)"),
     "lagrangian": Entry("", "PGD on a weighted sum of both unit gradients, weights 0.5 and 2"),
     "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
     "multi-targeted": Entry("", "s-pgd, lagrangian-0.5 and lagrangian-1 towards each of the likeliest wrong classes"),
     "reject-class": Entry("", "PGD on one network with rejection as one more class (Carlini, Wagner 2017)"),
+    "object": Entry("", "s-pgd and lagrangian-0.5 on the object alone, where images have a constant background"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
     "carlini-wagner": Entry("", "Adam on weighted shortfalls of label and score, smallest change (Carlini 2017)"),
     "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
@@ -67,7 +73,8 @@ class Bundle:
     towards each of `references` inputs, by logits and by features; `queries` of verdicts, `score_queries` of scores,
     `boundary_queries` of verdicts by HopSkipJump (Linf and L2), from inputs of other classes that are accepted.
     `draws`: of a random score, averaged at every step. `carlini_steps` for each of `carlini_searches` pairs of weights
-    by Carlini and Wagner's attack (Linf and L2). `named`: the families that run only where they are asked for by name.
+    by Carlini and Wagner's attack (Linf and L2). `object_steps` for each of the ways of `OBJECT`, on images with a
+    constant background. `named`: the families that run only where they are asked for by name.
     """
 
     steps: int
@@ -85,6 +92,7 @@ class Bundle:
     carlini_searches: int = 9
     named: tuple[str, ...] = ()
     far_targets: int = 0
+    object_steps: int = 0
 
 
 BUNDLES = {
@@ -102,9 +110,22 @@ BUNDLES = {
         carlini_steps=100,
         named=("carlini-wagner", "reject-class"),
         far_targets=9,
+        object_steps=100,
     ),
     "adaptive-strong": Bundle(
-        1000, ("random", "pgd", "detector", "clean"), 5, None, 500, 500, 5, 5000, 5000, 40, 5000, carlini_steps=1000
+        1000,
+        ("random", "pgd", "detector", "clean"),
+        5,
+        None,
+        500,
+        500,
+        5,
+        5000,
+        5000,
+        40,
+        5000,
+        carlini_steps=1000,
+        object_steps=1000,
     ),
 }
 
@@ -130,14 +151,15 @@ def members(
     pool: Pool | None,
     embeds: dict[str, Callable[[Tensor], Tensor] | None],
     smallest: bool = False,
+    background: float | None = None,
     **settings: Any,
 ) -> dict[str, Attack]:
     """The attacks of `bundle` by name, in the order in which they run.
 
     `rejection` gives the gradients and `verdict` the verdicts, the same unless the score has no gradients of its own.
     `pool`: for matching, None = without. `embeds`: what is matched, by name. `smallest`: `carlini-wagner` takes all its
-    steps to come as near as it can. `settings`: of every attack, such as its seed. Raises `UsageError` for a norm in
-    which there are none.
+    steps to come as near as it can. `background`: of images, what is constant there, None = nothing. `settings`: of
+    every attack, such as its seed. Raises `UsageError` for a norm in which there are none.
     """
     check_norm(threat.norm)
     found: dict[str, Attack] = {}
@@ -175,6 +197,16 @@ def members(
             mode=mode,
             **settings,
         )
+    if bundle.object_steps and background is not None and threat.still is None:
+        for name in OBJECT:
+            found[f"object-{name}"] = EvadingPGD(
+                threat=replace(threat, still=background),
+                objective=Evade(rejection, **WAYS[name]),
+                steps=bundle.object_steps,
+                restarts=bundle.restarts,
+                mode=mode,
+                **settings,
+            )
     if bundle.match_steps and pool is not None:
         for name, embed in embeds.items():
             found[f"matching-{name}"] = Matching(
@@ -226,9 +258,10 @@ def chosen(attacks: dict[str, Attack], only: Sequence[str] | None, named: Sequen
     for name in only:
         if not any(_is_of(member, name) for member in attacks):
             if name in FAMILIES:
+                wanted = "images with a constant background" if name == "object" else "adaptive-strong, or linf"
                 raise UsageError(
                     f"this bundle has no {name} for this norm and these inputs, only {', '.join(attacks)}: take "
-                    "adaptive-strong, or linf"
+                    f"{wanted}"
                 )
             raise UsageError(suggestion(name, sorted({*FAMILIES, *attacks}), "adaptive attack"))
     return {member: attack for member, attack in attacks.items() if any(_is_of(member, name) for name in only)}
@@ -248,5 +281,8 @@ def effort(attack: Attack) -> dict[str, int]:
 
 def longer(bundle: Bundle, factor: int) -> Bundle:
     """`bundle` with `factor` times the steps and queries."""
-    scaled = ("steps", "target_steps", "match_steps", "queries", "score_queries", "boundary_queries", "carlini_steps")
+    scaled = (
+        *("steps", "target_steps", "object_steps", "match_steps", "carlini_steps"),
+        *("queries", "score_queries", "boundary_queries"),
+    )
     return replace(bundle, **{name: factor * getattr(bundle, name) for name in scaled})

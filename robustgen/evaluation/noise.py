@@ -99,12 +99,16 @@ def rounded(x: Float[Tensor, "n *shape"], low: float = 0.0, high: float = 1.0) -
     return (low + share * (high - low)).to(x.dtype)
 
 
-def background(source: Source, most: int = 2000, share: float = 0.1) -> float | None:
-    """The value that makes up at least `share` of all values of the training images, counted over `most` of them, and
-    that more than half of the images have at all four corners; None where there is no such constant background.
+def background(source: Source, most: int = 2000) -> float | None:
+    """`constant_background` of the training images, counted over `most` of them."""
+    return constant_background(source.read(source.spread("train", most)).x)
+
+
+def constant_background(x: Float[Tensor, "n *shape"], share: float = 0.1) -> float | None:
+    """The value that makes up at least `share` of all values of images (n, channels, height, width), and that more than
+    half of them have at all four corners; None where there is none, or of other inputs.
     """
-    x = source.read(source.spread("train", most)).x
-    if x.dim() != 4:
+    if x.dim() != 4 or not x.numel():
         return None
     corners = x[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(1)
     value = corners.flatten().mode().values

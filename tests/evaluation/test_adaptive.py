@@ -175,8 +175,9 @@ def test_adding_an_attack_never_lowers_success(generator: torch.Generator) -> No
     lost = torch.zeros(60, dtype=torch.bool)
     names: list[str] = []
     for family in FAMILIES:
-        if family == "hop-skip-jump":  # of the strong bundle alone
-            with pytest.raises(UsageError, match="adaptive-strong"):
+        elsewhere = {"hop-skip-jump": "adaptive-strong", "object": "images with a constant background"}
+        if family in elsewhere:
+            with pytest.raises(UsageError, match=elsewhere[family]):
                 evade(Toy(), x, y, ThreatModel("linf", 0.1), bundle=short, only=[family])
             continue
         names.append(family)
@@ -341,3 +342,49 @@ def test_the_nearest_point_is_asked_for(generator: torch.Generator) -> None:
     assert (nearest <= 1.05 * best + 0.01).all()
     assert (nearest <= first).all()
     assert first.mean() > nearest.mean() + 0.02
+
+
+class Brightness(nn.Module):
+    """Class 1 where the middle of images (n, 1, 6, 6) is bright."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = 10 * (x[:, 0, 2:4, 2:4].flatten(1).mean(1) - 0.5)
+        return torch.stack([-lead, lead], 1)
+
+
+@dataclass(frozen=True)
+class Flat(Toy):
+    """A guard of images that rejects whatever is not grey around the middle, however little is changed there."""
+
+    @property
+    def classifier(self) -> nn.Module:
+        return Brightness()
+
+    def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        around = x - 0.25
+        around[:, :, 2:4, 2:4] = 0
+        return (1 + 1e4 * around.abs()).log().flatten(1).sum(1)
+
+
+def test_who_knows_that_the_background_is_read_leaves_it_alone(generator: torch.Generator) -> None:
+    """Steps from random points of the whole ball never bring it back; without a constant background there is no such
+    attack.
+    """
+    x = torch.full((30, 1, 6, 6), 0.25)
+    x[:, :, 2:4, 2:4] = 0.45 + 0.04 * torch.rand(30, 1, 2, 2, generator=generator)
+    y, threat = torch.zeros(30, dtype=torch.int64), ThreatModel("linf", 0.1)
+    few = replace(SHORT, starts=("random",), match_steps=0, carlini_steps=0, queries=0, score_queries=0)
+    spend = replace(few, object_steps=20)
+    without = evade(Flat(), x, y, threat, bundle=few)
+    assert without.rate < 0.5
+    found = evade(Flat(), x, y, threat, bundle=spend, every=True)
+    assert found.rate == 1
+    for name in ("object-s-pgd", "object-lagrangian-0.5"):
+        assert found.success(name).value == 1
+    assert set(evade(Flat(), x, y, threat, bundle=spend, only=["object"]).effort) == {
+        "object-s-pgd",
+        "object-lagrangian-0.5",
+    }
+    noisy = torch.rand(30, 1, 6, 6, generator=generator)
+    whole = evade(Flat(), noisy, Brightness()(noisy).argmax(1), threat, bundle=spend)
+    assert not any(name.startswith("object") for name in whole.effort)

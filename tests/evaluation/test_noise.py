@@ -11,6 +11,7 @@ from robustgen.errors import UsageError
 from robustgen.evaluation.noise import (
     background,
     blur,
+    constant_background,
     gaussian,
     noise_controls,
     rounded,
@@ -75,6 +76,17 @@ def test_the_background_of_digits_is_known_and_left_alone() -> None:
     assert threat.allows(changed, x).all()
     assert not threat.allows(sign(x, 0.1), x).any()
     assert 0.2 < threat.free(x, 0.0).float().mean() < 0.9
+
+
+def test_a_background_is_what_most_corners_share(generator: torch.Generator) -> None:
+    x = torch.rand(40, 1, 6, 6, generator=generator)
+    assert constant_background(x) is None
+    x[:, :, 0], x[:, :, -1] = 0.25, 0.25
+    assert constant_background(x) == 0.25
+    x[:21, 0, 0, 0] = 0.5  # more than half have another corner
+    assert constant_background(x) is None
+    assert constant_background(torch.zeros(4, 9)) is None
+    assert constant_background(torch.zeros(0, 1, 6, 6)) is None
 
 
 def test_images_alone_are_blurred() -> None:
