@@ -28,6 +28,7 @@ from robustgen.bench.work import source_of
 from robustgen.evaluation.adaptive import evade
 from robustgen.threat import ThreatModel
 from robustgen_benchmarks.results_file import ResultsFile
+from robustgen_benchmarks.victims import predictions
 
 
 def added(cell: Adversarial, stored: Stored, work: Work, only: list[str]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def added(cell: Adversarial, stored: Stored, work: Work, only: list[str]) -> dic
     arrays, name = stored.arrays(), f"W|{cell.bundle}|linf|{cell.headline:g}"
     wrong = torch.from_numpy(arrays[f"{name}|predicted"]) != y
     accepted = torch.from_numpy(arrays[f"{name}|score"]) <= guard.threshold.value
-    right = guard.classifier(x).argmax(1) == y
+    right = predictions(guard.classifier, x) == y
     held = (right & ~(wrong & accepted)).nonzero()[:, 0]
     threat = ThreatModel("linf", cell.headline, source.spec.low, source.spec.high)
     began = time.process_time()
@@ -71,8 +72,7 @@ def main() -> None:
         if stored is None or name in file.rows or not isinstance(cell, Adversarial):
             continue
         work = Work(given.store, lambda needed: store.place(key(needed, hashes)), source_of)
-        with torch.no_grad():
-            file.rows[name] = added(cell, stored, work, given.only.split(","))
+        file.rows[name] = added(cell, stored, work, given.only.split(","))
         file.save()
         sys.stdout.write(f"{name}: {file.rows[name]}\n")
         sys.stdout.flush()
