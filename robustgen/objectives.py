@@ -79,13 +79,14 @@ def with_reject_class(logits: Float[Tensor, "n classes"], excess: Float[Tensor, 
     2017, "Adversarial examples are not easily detected: bypassing ten detection methods").
 
     `excess`: how far the score lies above its threshold, in any unit. The logits are raised until a row's least is 1;
-    the last is the largest of them times 1 + excess, the largest of all exactly where `excess` is above 0.
+    the last is the largest of them times 1 + excess, the largest of all exactly where `excess` is above 0,
+    or no number.
     """
     raised = logits - logits.amin(1, keepdim=True) + 1
     top = raised.amax(1)
     last = top * (1 + torch.nan_to_num(excess.to(top.dtype), nan=1e30, posinf=1e30, neginf=-1e30))
     above = torch.maximum(last, torch.nextafter(top, torch.full_like(top, torch.inf)))
-    exact = torch.where(excess > 0, above, torch.where(excess.isnan(), above, torch.minimum(last, top)))
+    exact = torch.where(excess <= 0, torch.minimum(last, top), above)
     return torch.cat([raised, (last + (exact - last).detach())[:, None]], 1)
 
 

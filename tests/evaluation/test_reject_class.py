@@ -85,6 +85,14 @@ def test_its_gradient_is_that_of_logits_and_score_together(points: Tensor) -> No
     torch.testing.assert_close(torch.autograd.grad(wrong.sum(), x)[0], torch.autograd.grad(lead.sum(), x)[0])
 
 
+def accepted(points: Tensor) -> tuple[RejectClass, Tensor, Tensor, Tensor]:
+    """A guard as one network, inputs that it accepts, their labels, and the classes that come next."""
+    guard = Linear()
+    x = points[guard.score(points) <= 0.1]
+    best = guard.classifier(x).topk(2).indices
+    return RejectClass(guard), x, best[:, 0], best[:, 1]
+
+
 @pytest.mark.parametrize(
     "attack",
     [
@@ -94,14 +102,10 @@ def test_its_gradient_is_that_of_logits_and_score_together(points: Tensor) -> No
 )
 def test_ordinary_attacks_pass_a_guard_through_it(attack: Any, points: Tensor) -> None:
     """Towards the next class they find what the guard lets through; on the classifier alone they do not look for it."""
-    guard = Linear()
-    joined = RejectClass(guard)
-    label = guard.classifier(points).argmax(1)
-    accepted = guard.score(points) <= 0.1
-    x, y = points[accepted], label[accepted]
-    wrong = guard.classifier(x).topk(2).indices[:, 1]
-    through = joined.passed(attack(joined, x, wrong), y).double().mean()
-    blind = joined.passed(attack(guard.classifier, x, wrong), y).double().mean()
+    joined, x, y, wrong = accepted(points)
+    through, blind = (
+        joined.passed(attack(network, x, wrong), y).double().mean() for network in (joined, joined.guard.classifier)
+    )
     assert through > blind + 0.1
 
 
@@ -111,14 +115,9 @@ def test_art_attacks_a_guard_through_it(points: Tensor) -> None:
 
     from robustgen.attacks.art import art_classifier
 
-    guard = Linear()
-    joined = RejectClass(guard)
-    label = guard.classifier(points).argmax(1)
-    kept = guard.score(points) <= 0.1
-    x, y = points[kept], label[kept]
-    wrong = guard.classifier(x).topk(2).indices[:, 1]
+    joined, x, y, wrong = accepted(points)
     found = []
-    for network, classes in ((joined, 4), (guard.classifier, 3)):
+    for network, classes in ((joined, 4), (joined.guard.classifier, 3)):
         estimator = art_classifier(network, (4,), classes)
         attack = ProjectedGradientDescent(estimator, eps=0.3, eps_step=0.02, max_iter=40, targeted=True, verbose=False)
         moved = torch.from_numpy(attack.generate(x.numpy(), wrong.numpy()))
