@@ -152,7 +152,9 @@ class _Probe:
         rows = torch.ones_like(self.y, dtype=torch.bool) if rows is None else rows
         found = torch.zeros_like(rows)
         if rows.any():
-            spend = Bundle(steps, ("random",), 1, targets, steps, 0, 0, 0, 0, self.eot)
+            spend = Bundle(
+                steps, ("random",), 1, targets, steps, 0, 0, 0, 0, self.eot, named=("reject-class",), object_steps=steps
+            )
             found[rows] = evade(self.guard, self.x[rows], self.y[rows], threat, bundle=spend, seed=self.seed).lost
         return found
 

@@ -17,6 +17,7 @@ from robustgen.calibration import Threshold
 from robustgen.errors import UsageError
 from robustgen.evaluation.adaptive import Evasion, _spend, evade, rejection_of, verdicts
 from robustgen.evaluation.bundles import BUNDLES, FAMILIES, Bundle, longer, members
+from robustgen.evaluation.masking import _Probe
 from robustgen.objectives import Misclassify, margin
 from robustgen.threat import ThreatModel
 
@@ -388,3 +389,12 @@ def test_who_knows_that_the_background_is_read_leaves_it_alone(generator: torch.
     noisy = torch.rand(30, 1, 6, 6, generator=generator)
     whole = evade(Flat(), noisy, Brightness()(noisy).argmax(1), threat, bundle=spend)
     assert not any(name.startswith("object") for name in whole.effort)
+
+
+def test_the_checks_ask_an_attacker_who_leaves_the_background_alone() -> None:
+    """Otherwise they would call masked what the bundle passes."""
+    x, threat = torch.full((10, 1, 6, 6), 0.25), ThreatModel("linf", 0.1)
+    x[:, :, 2:4, 2:4] = 0.47
+    guard: Any = Flat()
+    probe = _Probe(guard, threat, x, torch.zeros(10, dtype=torch.int64), steps=20, eot=1, seed=0)
+    assert probe.within_eps.all()
