@@ -65,6 +65,11 @@ class Cell(ABC):
         return ()
 
     @property
+    def relies_on(self) -> Mapping[str, Any]:
+        """What else decides the result: settings of robustgen's own that a field only names."""
+        return {}
+
+    @property
     @abstractmethod
     def title(self) -> str:
         """What it is, on one line."""
@@ -125,7 +130,8 @@ def config(cell: Cell, identities: Mapping[str, str]) -> dict[str, Any]:
 
         return {part.name: plain(getattr(owner, part.name)) for part in fields(owner) if counts(part)}
 
-    return {"kind": cell.kind, "version": cell.version, "settings": settings(cell)}
+    more = {"relies_on": plain(cell.relies_on)} if cell.relies_on else {}
+    return {"kind": cell.kind, "version": cell.version, "settings": settings(cell), **more}
 
 
 def key(cell: Cell, identities: Mapping[str, str]) -> str:

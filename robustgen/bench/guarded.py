@@ -16,6 +16,7 @@ from robustgen.bench.cell import Cell, Found, Work, deep
 from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
 from robustgen.data.source import Source, Split
 from robustgen.errors import DataError
+from robustgen.evaluation.bundles import BUNDLES
 from robustgen.evaluation.threats import Blind, Kind, Plan, evaluate, oblivious
 from robustgen.guard import Guard
 
@@ -157,6 +158,10 @@ class Adversarial(Cell):
     @property
     def sources(self) -> tuple[str, ...]:
         return (self.data,)
+
+    @property
+    def relies_on(self) -> Mapping[str, Any]:
+        return {"bundle": BUNDLES[self.bundle]}
 
     @property
     def prepares(self) -> tuple[Cell, ...]:

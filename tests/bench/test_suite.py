@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from robustgen.data.load import load
 from robustgen.detectors import DETECTORS
 from robustgen.detectors.pca import PCADetector
 from robustgen.errors import DataError, UsageError
+from robustgen.evaluation.bundles import BUNDLES, longer
 from robustgen.guard.default import SHARES, members
 from robustgen.registry import resolve
 
@@ -196,6 +198,15 @@ def test_a_detector_that_would_now_be_another_one_is_fitted_again(monkeypatch: p
     assert key(again, HASHES) != key(cell, HASHES)
     fit = Fit("digits", **_chosen("pca", {}))
     assert fit.revision == 2
+
+
+def test_an_attack_that_would_now_spend_more_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Adversarial("digits", Classifier("digits"), Fit("digits", **_chosen("pca", {})))
+    others = [cell.attacked, cell.detector, replace(cell, bundle="adaptive-strong")]
+    before, kept = key(cell, HASHES), [key(other, HASHES) for other in others]
+    monkeypatch.setitem(BUNDLES, "adaptive-standard", longer(BUNDLES["adaptive-standard"], 2))
+    assert key(cell, HASHES) != before
+    assert [key(other, HASHES) for other in others] == kept
 
 
 def test_data_is_known_by_what_it_holds_not_by_where_it_lies() -> None:
