@@ -11,7 +11,7 @@ from torch import Tensor
 from robustgen.attacks.ascend import Keep, ascend
 from robustgen.attacks.base import Attack, Found, Progress, check_counts
 from robustgen.attacks.passes import Passes
-from robustgen.attacks.pgd import Steepest, check_size
+from robustgen.attacks.pgd import Steepest, check_decay, check_size
 from robustgen.errors import UsageError
 from robustgen.objectives import Accept, Evade, Misclassify, Objective, margin
 from robustgen.registry import suggestion
@@ -28,6 +28,9 @@ of large margin; where a descent on the detector's score alone ends.
 class EvadingPGD(Attack):
     """`steps` projected steps along the direction that an `Evade` objective gives, shrinking to 0 along half a cosine.
 
+    `decay`: of the running sum of directions that is followed (momentum: Dong et al. 2018), 0 = none. A score that
+    bends within a step, such as a distance or a code length, misleads single gradients more than their mean.
+
     With the objective's ways this is selective and orthogonal PGD (Bryniarski et al. 2021) and PGD on a Lagrangian.
     `step_size`: of the first step, in input units; None = eps / 4. `start`: of the first restart, found in
     `start_steps` steps where it takes any; further restarts begin at random points. `targets`: 0 steps towards any
@@ -43,6 +46,7 @@ class EvadingPGD(Attack):
     objective: Evade
     steps: int = 100
     step_size: float | None = None
+    decay: float = 0.9
     start: Start = "random"
     start_steps: int = 10
     restarts: int = 1
@@ -53,6 +57,7 @@ class EvadingPGD(Attack):
         super().__post_init__()
         check_counts(steps=self.steps, start_steps=self.start_steps, restarts=self.restarts)
         check_size(self.step_size)
+        check_decay(self.decay)
         if self.start not in get_args(Start):
             raise UsageError(suggestion(self.start, get_args(Start), "start"))
         if self.targets < 0:
@@ -64,11 +69,10 @@ class EvadingPGD(Attack):
         aims = next_classes(passes, x, y, self.targets).repeat_interleave(self.restarts, 1) if self.targets else y
         size = self.threat.eps / 4 if self.step_size is None else self.step_size
         keep: Keep = "success" if self.mode == "evaluate" else "best"
+        seed = None if self.start == "clean" and self.restarts == 1 else self.seed
         return ascend(
             passes,
-            Steepest(
-                self.threat, size, None if self.start == "clean" and self.restarts == 1 else self.seed, self.steps
-            ),
+            Steepest(self.threat, size, seed, self.steps, self.decay),
             self.threat,
             x,
             aims,

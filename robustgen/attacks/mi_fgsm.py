@@ -5,30 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
-from robustgen.attacks.ascend import Play, ascend
+from robustgen.attacks.ascend import ascend
 from robustgen.attacks.base import Attack, Found, Mode, Progress, check_counts
-from robustgen.attacks.passes import Passes, Seen
-from robustgen.attacks.pgd import KEEP, check_size
-from robustgen.errors import UsageError
-from robustgen.threat import ThreatModel
-
-
-@dataclass(frozen=True)
-class _Momentum:
-    threat: ThreatModel
-    size: float
-    decay: float
-
-    def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return clean, {"velocity": torch.zeros_like(clean)}
-
-    def move(self, play: Play, seen: Seen) -> Tensor:
-        mean = seen.gradient.flatten(1).abs().mean(1).reshape(-1, *[1] * (play.clean.dim() - 1))
-        play.state["velocity"] = self.decay * play.state["velocity"] + seen.gradient / torch.where(mean > 0, mean, 1)
-        return self.threat.project(self.threat.step(play.point, play.state["velocity"], self.size), play.clean)
+from robustgen.attacks.passes import Passes
+from robustgen.attacks.pgd import KEEP, Steepest, check_decay, check_size
 
 
 @final
@@ -49,10 +31,9 @@ class MIFGSM(Attack):
         super().__post_init__()
         check_counts(steps=self.steps)
         check_size(self.step_size)
-        if not self.decay >= 0:
-            raise UsageError(f"decay must be 0 (no momentum) or more, but {self.decay:g} came")
+        check_decay(self.decay)
 
     def _run(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> Found:
         size = self.threat.eps / self.steps if self.step_size is None else self.step_size
-        rule, keep = _Momentum(self.threat, size, self.decay), KEEP[self.mode]
+        rule, keep = Steepest(self.threat, size, decay=self.decay), KEEP[self.mode]
         return ascend(passes, rule, self.threat, x, y, steps=self.steps, keep=keep, progress=progress, verify=verify)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from robustgen.attacks.ascend import Keep, Play, ascend
@@ -22,22 +23,31 @@ KEEP: dict[Mode, Keep] = {"evaluate": "success", "max-loss": "best", "last": "la
 class Steepest:
     """Steps of `size` in the norm's steepest direction, projected; from random legal points where there is a `seed`.
 
-    `until`: the number of steps over which the size falls to 0, along half a cosine wave; None = it stays.
+    `until`: the number of steps over which the size falls to 0, along half a cosine wave; None = it stays. `decay`: of
+    the running sum of gradients, each at mean absolute 1, that the steps follow (momentum: Dong et al. 2018); 0 = they
+    follow the gradient of the point where they are.
     """
 
     threat: ThreatModel
     size: float
     seed: int | None = None
     until: int | None = None
+    decay: float = 0.0
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
+        state = {"velocity": torch.zeros_like(clean)} if self.decay else {}
         if self.seed is None:
-            return clean, {}
-        return self.threat.sample(clean, sample_keys(clean, self.seed), restart), {}
+            return clean, state
+        return self.threat.sample(clean, sample_keys(clean, self.seed), restart), state
 
     def move(self, play: Play, seen: Seen) -> Tensor:
         size = self.size if self.until is None else annealed(play.step, self.until, self.size, 0.0)
-        return self.threat.project(self.threat.step(play.point, seen.gradient, size), play.clean)
+        direction = seen.gradient
+        if self.decay:
+            mean = direction.flatten(1).abs().mean(1).reshape(-1, *[1] * (direction.dim() - 1))
+            direction = self.decay * play.state["velocity"] + direction / torch.where(mean > 0, mean, 1)
+            play.state["velocity"] = direction
+        return self.threat.project(self.threat.step(play.point, direction, size), play.clean)
 
 
 @final
@@ -89,6 +99,12 @@ class PGD(Attack):
             progress=progress,
             verify=verify,
         )
+
+
+def check_decay(decay: float) -> None:
+    """Raise `UsageError` for momentum that is none."""
+    if not decay >= 0:
+        raise UsageError(f"decay must be 0 (no momentum) or more, but {decay:g} came")
 
 
 def check_size(step_size: float | None) -> None:

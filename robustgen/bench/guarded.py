@@ -138,7 +138,7 @@ class Adversarial(Cell):
     """
 
     kind: ClassVar[str] = "adversarial"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     data: str
     victim: Classifier
     detector: Fit | GuardOf

@@ -49,8 +49,8 @@ change away, and no step along a gradient brings a background back that another 
 """
 
 FAMILIES = {
-    "s-pgd": Entry("", "PGD on the label until it is wrong, from there on the score (Bryniarski 2021)"),
-    "lagrangian": Entry("", "PGD on a weighted sum of both unit gradients, weights 0.5 and 2"),
+    "s-pgd": Entry("", "PGD with momentum on the label until it is wrong, from there on the score (Bryniarski 2021)"),
+    "lagrangian": Entry("", "PGD with momentum on a weighted sum of both unit gradients, weights 0.5 and 2"),
     "o-pgd": Entry("", "s-pgd without each step's component along the other gradient (Bryniarski 2021)"),
     "multi-targeted": Entry("", "s-pgd, lagrangian-0.5 and lagrangian-1 towards each of the likeliest wrong classes"),
     "reject-class": Entry("", "PGD on one network with rejection as one more class (Carlini, Wagner 2017)"),

@@ -122,6 +122,26 @@ def test_the_first_restart_begins_where_plain_pgd_ends() -> None:
     assert attack.run(model, x, y).success.all()
 
 
+def test_momentum_follows_a_valley_that_single_steps_only_cross() -> None:
+    """Every gradient points across the valley, and their mean along it."""
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([0 * x[:, 0], 1 + 0 * x[:, 0]], 1)
+
+    def valley(x: Tensor, label: Tensor) -> Tensor:
+        return 30 * (x[:, 0] - x[:, 1]).abs() - x.sum(1)
+
+    x, y = torch.tensor([[0.2, 0.21]]), torch.zeros(1, dtype=torch.int64)
+    threat, objective = ThreatModel("linf", 0.5), Evade(Rejection(valley, -1.2))
+
+    def reached(decay: float) -> bool:
+        attack = EvadingPGD(threat=threat, objective=objective, start="clean", decay=decay, step_size=0.1, steps=100)
+        return bool(attack.run(model, x, y).success)
+
+    assert reached(0.9)
+    assert not reached(0.0)
+
+
 def test_accept_asks_nothing_of_the_label() -> None:
     x = torch.tensor([[0.2, 0.2], [0.9, 0.9]])
     value, achieved = Accept(REJECTION)(lambda x: x, x, torch.zeros(2, dtype=torch.int64))
@@ -137,3 +157,5 @@ def test_unusable_options_are_refused() -> None:
         EvadingPGD(threat=threat, objective=Evade(REJECTION), targets=-1)
     with pytest.raises(UsageError, match="steps"):
         EvadingPGD(threat=threat, objective=Evade(REJECTION), steps=0)
+    with pytest.raises(UsageError, match="decay"):
+        EvadingPGD(threat=threat, objective=Evade(REJECTION), decay=-0.1)
