@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 from robustgen.bench.cell import LATER, Cell, Found, Work
+from robustgen.bench.clock import Clock
 from robustgen.bench.store import Store
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.detectors.making import accepts, kind_of, make
@@ -140,8 +140,12 @@ class Fit(Cell):
     def run(self, work: Work) -> Found:
         source = work.source(self.data)
         model = None if self.victim is None else classifier(work, self.victim)
-        checkpoint = work.directory / "checkpoint.pt"
-        began, used = time.perf_counter(), time.process_time()
+        checkpoint, clock = work.directory / "checkpoint.pt", Clock(work.directory / "clock.json")
+
+        def told(done: int, of: int, loss: float) -> None:
+            clock.tick()
+            work.progress(done / max(of, 1))
+
         fitted = CalibratedDetector.fit(
             self.detector,
             source,
@@ -150,12 +154,12 @@ class Fit(Cell):
             layer=self.layer,
             device=work.device,
             checkpoint=checkpoint,
-            progress=lambda done, of, loss: work.progress(done / max(of, 1)),
+            progress=told,
         )
-        seconds, used = time.perf_counter() - began, time.process_time() - used
+        spent = clock.stop()
         fitted.save(work.directory)
         checkpoint.unlink(missing_ok=True)
-        return Found(fitted.summary() | {"fit_seconds": seconds, "fit_cpu_seconds": used})
+        return Found(fitted.summary() | {"fit_seconds": spent.seconds, "fit_cpu_seconds": spent.cpu_seconds})
 
 
 def classifier(work: Work, cell: Classifier) -> LoadedModel:
