@@ -58,8 +58,12 @@ def attack(
         ),
     ] = None,
     only: Annotated[
-        str | None,
-        typer.Option("--only", metavar="PATTERN", help="With 'adaptive': these of its attacks alone, NAME,..."),
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="PATTERN",
+            help="With 'adaptive': these of its attacks alone, NAME,...; may be repeated.",
+        ),
     ] = None,
     eps: o.Eps = None,
     out: Annotated[
@@ -213,7 +217,7 @@ def attack(
         )  # fmt: skip
         return
     eot = eot or 1
-    if model is None or guard is not None or bundle is not None or only is not None:
+    if model is None or guard is not None or bundle is not None or only:
         raise UsageError(f"{name} attacks a model: give --model, and leave --guard, --bundle and --only to adaptive")
     # all that can be checked before anything is loaded
     if out is not None:

@@ -71,7 +71,7 @@ def attack_guard(
     *,
     norm: str | None,
     bundle: str | None,
-    only: str | None,
+    only: list[str] | None,
     draws: int | None,
     rounded: bool,
     out: Path | None,
@@ -115,7 +115,7 @@ def attack_guard(
     whole = BUNDLES[chosen]
     spend = whole if draws is None else replace(whole, draws=draws)
     rows = source.spread(part, limit)
-    members = None if only is None else [each.strip() for each in only.split(",")]
+    members = None if not only else [each.strip() for names in only for each in names.split(",")]
     key = fingerprint(
         command="attack adaptive",
         form=_FORM,

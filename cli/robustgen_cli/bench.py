@@ -43,11 +43,12 @@ def bench(
         ),
     ] = None,
     only: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--only",
             metavar="PATTERN",
-            help="Run only cells whose name has this in it, or matches it as a pattern with *, and what they need.",
+            help="Run only cells whose name has this in it, or matches it as a pattern with *, and what they need; may "
+            "be repeated.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -124,7 +125,7 @@ def bench(
     with output.working():
         chosen = find(suite, limit=limit, seed=seed)
         check_gates(chosen, limits)
-        cells = plan(chosen, only)
+        cells = plan(chosen, only or ())
     root = out if out is not None else Path(f"bench-{chosen.name}")
     store = Store(root)
     claim(chosen, store, resume, write=not dry_run)

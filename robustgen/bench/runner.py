@@ -41,16 +41,17 @@ class Outcome:
     failed: dict[str, str]
 
 
-def plan(suite: Suite, only: str | None = None) -> list[Job]:
+def plan(suite: Suite, only: Sequence[str] = ()) -> list[Job]:
     """The suite's cells, each after those it needs, none twice.
 
-    `only`: the cells whose label has this in it, or matches it as a pattern with *, and what they need. Raises
-    `DataError` if data is missing, `UsageError` if nothing matches.
+    `only`: where there are any, the cells whose label has one of these in it, or matches it as a pattern with *, and
+    what they need. Raises `DataError` if data is missing, `UsageError` for one that matches nothing.
     """
-    chosen = [listed for listed in suite.cells if only is None or _matches(listed.label, only)]
-    if not chosen:
-        labels = ", ".join(repr(listed.label) for listed in suite.cells[:4])
-        raise UsageError(f"--only {only} matches none of the {len(suite.cells)} cells, such as {labels}")
+    chosen = [cell for cell in suite.cells if not only or any(_matches(cell.label, pattern) for pattern in only)]
+    for pattern in only:
+        if not any(_matches(listed.label, pattern) for listed in chosen):
+            labels = ", ".join(repr(listed.label) for listed in suite.cells[:4])
+            raise UsageError(f"--only {pattern} matches none of the {len(suite.cells)} cells, such as {labels}")
     hashes = identities([name for listed in chosen for cell in deep(listed.cell) for name in cell.sources], suite.get)
     jobs: dict[str, Job] = {}
 

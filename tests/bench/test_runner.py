@@ -185,10 +185,11 @@ def test_a_damaged_result_is_said_to_be_and_run_again(tmp_path: Path) -> None:
 
 def test_only_some_and_what_they_need(tmp_path: Path) -> None:
     suite = suite_of(tmp_path / "log", "a", "bb")
-    assert [job.label for job in plan(suite, "bb / seed 1")] == ["base 1", "toy: bb / seed 1"]
-    assert [job.label for job in plan(suite, "toy: b*0")] == ["base 0", "toy: bb / seed 0"]
-    with pytest.raises(UsageError, match="matches none of the 4 cells"):
-        plan(suite, "zzz")
+    assert [job.label for job in plan(suite, ["bb / seed 1"])] == ["base 1", "toy: bb / seed 1"]
+    assert [job.label for job in plan(suite, ["toy: b*0"])] == ["base 0", "toy: bb / seed 0"]
+    assert len(plan(suite, ["toy: a / seed 0", "toy: bb / seed 0"])) == 3
+    with pytest.raises(UsageError, match="zzz matches none of the 4 cells"):
+        plan(suite, ["bb", "zzz"])
 
 
 def test_a_need_of_finished_cells_alone_is_not_made_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from robustgen.evaluation import adaptive
 from robustgen_cli import attack_adaptive
 
 Run = Callable[..., Any]
-FEW = ("--limit", 12, "--only", "s-pgd-random,square", "--no-diagnose")
+FEW = ("--limit", 12, "--only", "s-pgd-random", "--only", "square", "--no-diagnose")
 SHARES = {
     "useful accuracy (right and accepted)", "attack success (wrong and accepted)", "robust accuracy with detector",
     "right, accepted and never evaded", "fooled, accepted or not",
