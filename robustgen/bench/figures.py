@@ -86,13 +86,8 @@ def over_seeds(found: Sequence[Figure | None]) -> Figure | None:
     there = [part for part in found if part is not None]
     if not there:
         return None
-    value = mean(part.value for part in there)
-    sides = [
-        (part.value - part.low, part.high - part.value)
-        for part in there
-        if part.low is not None and part.high is not None
-    ]
-    if len(sides) < len(there):
+    value, sides = mean(part.value for part in there), _sides(there)
+    if sides is None:
         return Figure(value)
     between = (
         _t(len(there) - 1) * stdev(part.value for part in there) / math.sqrt(len(there)) if len(there) > 1 else 0.0
@@ -107,16 +102,19 @@ def over_parts(found: Sequence[Figure], independent: bool = True) -> Figure | No
     """
     if not found:
         return None
-    value = mean(part.value for part in found)
-    sides = [
-        (part.value - part.low, part.high - part.value)
-        for part in found
-        if part.low is not None and part.high is not None
-    ]
-    if len(sides) < len(found):
+    value, sides = mean(part.value for part in found), _sides(found)
+    if sides is None:
         return Figure(value)
     down, up = (math.hypot(*side) / len(found) if independent else mean(side) for side in zip(*sides, strict=True))
     return Figure(value, max(0.0, value - down), min(1.0, value + up))
+
+
+def _sides(found: Sequence[Figure]) -> list[tuple[float, float]] | None:
+    """How far each interval reaches down and up from its value; None if one has none."""
+    sides = [
+        (one.value - one.low, one.high - one.value) for one in found if one.low is not None and one.high is not None
+    ]
+    return sides if len(sides) == len(found) else None
 
 
 def _t(freedom: int) -> float:
