@@ -13,11 +13,9 @@ A row that is in the file already is not measured again.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +29,8 @@ from robustgen.guard import Guard
 from robustgen.metrics import proportion
 from robustgen.models.load import load_model
 from robustgen.threat import ThreatModel
+from robustgen_benchmarks.behind_victim import options, places, right_ones
 from robustgen_benchmarks.results_file import ResultsFile
-from robustgen_benchmarks.victims import first, predictions
 
 
 def measured(guard: Guard, x: Tensor, y: Tensor, pool: Tensor, eps: float, given: Any) -> dict[str, Any]:
@@ -80,36 +78,27 @@ def measured(guard: Guard, x: Tensor, y: Tensor, pool: Tensor, eps: float, given
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--victim", required=True, help="a classifier made by robustgen train")
-    parser.add_argument("--detector", action="append", required=True, help="NAME=PLACE, made by robustgen fit")
+    parser = options(__doc__, n=100)
     parser.add_argument("--bundle", default="adaptive-standard", choices=list(BUNDLES))
     parser.add_argument("--apart", default="", help="families tried beside the bundle, by commas: carlini-wagner")
     parser.add_argument("--eps", default="0.1")
-    parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--long", type=int, default=100, help="inputs for the longer run")
     parser.add_argument("--longer-only", default="", help="its members, by commas, if not all: what one can afford")
     parser.add_argument("--factor", type=int, default=10, help="how many times as long it is")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     source, victim = load(given.data), load_model(given.victim)
     network = victim.network
-    everything = first(source, 2 * given.n)
-    right = (predictions(network, everything.x) == everything.y).nonzero()[:, 0][: given.n]
-    x, y = everything.x[right], everything.y[right]
+    x, y = right_ones(source, network, 2 * given.n, given.n)
     pool = source.read(source.spread("calibration", 2000)).x
-    places = dict(job.split("=", 1) for job in given.detector)
     command = (
         "python -m robustgen_benchmarks.adaptive_length --victim VICTIM --detector {name}={place} "
         f"--bundle {given.bundle} --eps {given.eps} --n {given.n} --long {given.long} --factor {given.factor} "
         f"--seed {given.seed}" + (f" --apart {given.apart}" if given.apart else "")
     ) + (f" --longer-only {given.longer_only}" if given.longer_only else "")
     file = ResultsFile(given.out, None, data_sha256=source.spec.sha256, victim_sha256=victim.sha256)
-    for name, place in places.items():
-        detector = CalibratedDetector.load(Path(place))
+    for name, place in places(given.detector).items():
+        detector = CalibratedDetector.load(place)
         for eps in given.eps.split(","):
             key = f"{name} {given.bundle} {eps} {given.seed}"
             if key not in file.rows:

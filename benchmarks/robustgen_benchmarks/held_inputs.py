@@ -16,12 +16,10 @@ A row that is in the file already is not measured again.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,8 +40,9 @@ from robustgen.metrics import proportion
 from robustgen.models.load import load_model
 from robustgen.objectives import Model, Rejection
 from robustgen.threat import ThreatModel
+from robustgen_benchmarks.behind_victim import options, places, right_ones
 from robustgen_benchmarks.results_file import ResultsFile
-from robustgen_benchmarks.victims import first, predictions
+from robustgen_benchmarks.victims import predictions
 
 
 class Behind(nn.Module):
@@ -120,30 +119,23 @@ def measured(guard: Guard, x: Tensor, y: Tensor, eps: float, steps: int, seed: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--victim", required=True, help="a classifier made by robustgen train")
-    parser.add_argument("--detector", action="append", required=True, help="NAME=PLACE, made by robustgen fit")
+    parser = options(__doc__, n=500)
     parser.add_argument("--eps", type=float, default=0.1)
-    parser.add_argument("--n", type=int, default=500, help="test inputs, of which the right ones are attacked")
     parser.add_argument("--steps", type=int, default=200, help="of Auto-PGD on one answer")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     source, victim = load(given.data), load_model(given.victim)
-    batch = first(source, given.n)
-    right = predictions(victim.network, batch.x) == batch.y
+    x, y = right_ones(source, victim.network, given.n)
     command = (
         "python -m robustgen_benchmarks.held_inputs --victim VICTIM --detector NAME=PLACE "
         f"--data {source.spec.name} --eps {given.eps:g} --n {given.n} --steps {given.steps} --seed {given.seed}"
     )
     file = ResultsFile(given.out, command, data_sha256=source.spec.sha256, victim_sha256=victim.sha256)
-    for name, place in (job.split("=", 1) for job in given.detector):
+    for name, place in places(given.detector).items():
         key = f"{name} {given.eps:g} {given.seed}"
         if key not in file.rows:
-            guard = Guard(victim, CalibratedDetector.load(Path(place)))
-            file.rows[key] = measured(guard, batch.x[right], batch.y[right], given.eps, given.steps, given.seed)
+            guard = Guard(victim, CalibratedDetector.load(place))
+            file.rows[key] = measured(guard, x, y, given.eps, given.steps, given.seed)
             file.save()
         sys.stdout.write(f"{key}: {file.rows[key]}\n")
         sys.stdout.flush()

@@ -11,11 +11,9 @@ A row that is in the file already is not measured again.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +30,8 @@ from robustgen.guard import Guard
 from robustgen.metrics import proportion
 from robustgen.models.load import load_model
 from robustgen.threat import ThreatModel
+from robustgen_benchmarks.behind_victim import options, places, right_ones
 from robustgen_benchmarks.results_file import ResultsFile
-from robustgen_benchmarks.victims import first, predictions
 
 
 def measured(guard: Guard, x: Tensor, y: Tensor, eps: float, decays: list[float], given: Any) -> dict[str, Any]:
@@ -62,35 +60,26 @@ def measured(guard: Guard, x: Tensor, y: Tensor, eps: float, decays: list[float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--victim", required=True, help="a classifier made by robustgen train")
-    parser.add_argument("--detector", action="append", default=[], help="NAME=PLACE, made by robustgen fit")
+    parser = options(__doc__, n=150, needed=False)
     parser.add_argument("--guard", action="append", default=[], help="NAME=PLACE, made by robustgen guard")
     parser.add_argument("--bundle", default="adaptive-standard", choices=list(BUNDLES))
     parser.add_argument("--decays", default="0,0.75,0.9")
     parser.add_argument("--eps", type=float, default=0.1)
-    parser.add_argument("--n", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     source, victim = load(given.data), load_model(given.victim)
-    everything = first(source, 2 * given.n)
-    right = (predictions(victim.network, everything.x) == everything.y).nonzero()[:, 0][: given.n]
-    x, y = everything.x[right], everything.y[right]
+    x, y = right_ones(source, victim.network, 2 * given.n, given.n)
     command = (
         "python -m robustgen_benchmarks.momentum --victim VICTIM --detector NAME=PLACE --guard NAME=PLACE "
         f"--bundle {given.bundle} --decays {given.decays} --eps {given.eps:g} --n {given.n} --seed {given.seed}"
     )
     file = ResultsFile(given.out, command, data_sha256=source.spec.sha256, victim_sha256=victim.sha256)
     decays = [float(decay) for decay in given.decays.split(",")]
-    places = {name: Path(place) for name, place in (job.split("=", 1) for job in (*given.detector, *given.guard))}
-    whole = {job.split("=", 1)[0] for job in given.guard}
-    for name, place in places.items():
+    guards = places(given.guard)
+    for name, place in (places(given.detector) | guards).items():
         key = f"{name} {given.eps:g} {given.seed}"
         if key not in file.rows:
-            guard = Guard.load(place) if name in whole else Guard(victim, CalibratedDetector.load(place))
+            guard = Guard.load(place) if name in guards else Guard(victim, CalibratedDetector.load(place))
             file.rows[key] = measured(guard, x, y, given.eps, decays, given)
             file.save()
         sys.stdout.write(f"{key}: {file.rows[key]}\n")
