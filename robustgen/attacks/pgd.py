@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -102,9 +103,9 @@ class PGD(Attack):
 
 
 def check_decay(decay: float) -> None:
-    """Raise `UsageError` for momentum that is none."""
-    if not decay >= 0:
-        raise UsageError(f"decay must be 0 (no momentum) or more, but {decay:g} came")
+    """Raise `UsageError` for a decay that no momentum has."""
+    if not (math.isfinite(decay) and decay >= 0):
+        raise UsageError(f"decay must be 0 (no momentum) or a finite number above, but {decay:g} came")
 
 
 def check_size(step_size: float | None) -> None:

@@ -157,5 +157,6 @@ def test_unusable_options_are_refused() -> None:
         EvadingPGD(threat=threat, objective=Evade(REJECTION), targets=-1)
     with pytest.raises(UsageError, match="steps"):
         EvadingPGD(threat=threat, objective=Evade(REJECTION), steps=0)
-    with pytest.raises(UsageError, match="decay"):
-        EvadingPGD(threat=threat, objective=Evade(REJECTION), decay=-0.1)
+    for decay in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="decay"):
+            EvadingPGD(threat=threat, objective=Evade(REJECTION), decay=decay)
