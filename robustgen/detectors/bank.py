@@ -12,17 +12,16 @@ from torch import Tensor
 from robustgen.data.labelled import LabelledRows, unpacked
 from robustgen.data.rows import Rows
 from robustgen.detectors.labels import labels_for
-from robustgen.detectors.layers import Layers
 from robustgen.detectors.neighbours import kept_rows
 from robustgen.detectors.units import robust_units
-from robustgen.detectors.watching import WatchingDetector
+from robustgen.detectors.watching import LayeredDetector
 from robustgen.errors import DataError, UsageError
 from robustgen.training.descent import TrainingProgress
 
 _HELD = 1000  # training inputs at most, of which units and widths are taken
 
 
-class BankDetector(WatchingDetector, ABC):
+class BankDetector(LayeredDetector, ABC):
     """Readings of an input from the training inputs around it in layers of the classifier, each in robust deviations
     from its median, summed; one alone keeps its own unit.
 
@@ -61,7 +60,7 @@ class BankDetector(WatchingDetector, ABC):
 
     @final
     def _build(self, shape: tuple[int, ...]) -> None:
-        self._layers, device = Layers(self.classifier, self.layers), self._device
+        device = self._device
         for number in range(len(self._layers.names)):
             self.register_buffer(f"bank_{number}", torch.empty(0, 0, device=device))
             self.register_buffer(f"width_{number}", torch.ones((), device=device))

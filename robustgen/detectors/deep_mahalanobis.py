@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robustgen.data.rows import Rows
 from robustgen.detectors.labels import labels_for
-from robustgen.detectors.layers import Layers, banks
-from robustgen.detectors.watching import WatchingDetector
+from robustgen.detectors.layers import banks
+from robustgen.detectors.watching import LayeredDetector
 from robustgen.errors import DataError, UsageError
 from robustgen.training.descent import TrainingProgress
 
@@ -19,7 +19,7 @@ _MOST = 20_000  # training inputs; more would not change a covariance by much
 
 
 @final
-class DeepMahalanobisDetector(WatchingDetector):
+class DeepMahalanobisDetector(LayeredDetector):
     """Class-conditional Gaussians with one covariance in each layer of the classifier, averaged over places (Lee, Lee,
     Lee, Shin 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks"): per
     layer (h - m_c)' S^-1 (h - m_c), of the class c that is predicted (the score's condition), or with `among` "nearest"
@@ -49,7 +49,6 @@ class DeepMahalanobisDetector(WatchingDetector):
         self.surrogate = noise > 0
 
     def _build(self, shape: tuple[int, ...]) -> None:
-        self._layers = Layers(self.classifier, self.layers)
         for number in range(len(self._layers.names)):
             self.register_buffer(f"means_{number}", torch.empty(0, 0, device=self._device))
             self.register_buffer(f"whitening_{number}", torch.empty(0, 0, device=self._device))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustgen.detectors.base import Detector
+from robustgen.detectors.layers import Layers
 from robustgen.detectors.standardise import Scale
 from robustgen.errors import UsageError
 
@@ -51,3 +52,23 @@ class WatchingDetector(Detector, ABC):
                 f"it gave {tuple(found.shape)}"
             )
         return found
+
+
+class LayeredDetector(WatchingDetector, ABC):
+    """A detector that looks at layers of its classifier, named by `layers` (see `Layers`)."""
+
+    layers: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: Layers | None = None
+
+    @property
+    @final
+    def _layers(self) -> Layers:
+        """Those of the classifier that is watched now: a fitted detector is made to watch the one of its guard, so that
+        both take one pass.
+        """
+        if self._seen is None or self._seen.network is not self.classifier:
+            self._seen = Layers(self.classifier, self.layers)
+        return self._seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -121,19 +122,24 @@ def test_scores_have_gradients_and_do_not_depend_on_the_batch(digits: Source, gu
     assert (slope.flatten(1).abs().amax(1) > 0).all()
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["one classifier", "a copy for each"])
 def test_members_that_ask_the_same_classifier_share_its_pass(
-    digits: Source, victim: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    own: bool, digits: Source, victim: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asking = [CalibratedDetector.fit(name, digits, model=victim) for name in ("margin", "energy")]
+    """Those loaded from a disk bring a copy of it, which no pass may go through."""
+    asking = [
+        CalibratedDetector.fit(name, digits, model=copy.deepcopy(victim) if own else victim)
+        for name in ("margin", "energy", "deep-knn", "deep-mahalanobis", "lid")
+    ]
     guard, x, passes = Guard.fit(victim, {"perturbed": asking}, digits), some(digits), list[int]()
-    inner = next(module for module in victim.network.modules() if isinstance(module, nn.Linear))
-    plain = inner.forward
+    guard.judge(x)  # now it knows which layers its members ask for
+    kind, plain = type(victim.network), type(victim.network).forward
 
-    def counted(given: Tensor) -> Tensor:
+    def counted(network: nn.Module, given: Tensor) -> Tensor:
         passes.append(len(given))
-        return plain(given)
+        return plain(network, given)
 
-    monkeypatch.setattr(inner, "forward", counted)
+    monkeypatch.setattr(kind, "forward", counted)
     guard.judge(x)
     guard(x)
     guard.score(x)
