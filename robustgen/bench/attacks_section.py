@@ -10,7 +10,7 @@ from typing import Any
 
 from robustgen.bench.figures import Figure, bare, figure_of, written
 from robustgen.bench.ranking import Board, Row
-from robustgen.report.page import Block, Notice, Table
+from robustgen.report.page import Block, Notice, Paragraph, Table
 
 _THREATS = {"T": "transfer", "W": "white-box", "Q": "queries"}
 
@@ -94,8 +94,26 @@ def _knowing(board: Board, others: Sequence[Told]) -> list[Block]:
     if timed:
         caption, note = "Seconds that these attacks took", "On all inputs that they were run on, mean over seeds."
         blocks.append(_side_by_side(board, timed, lambda r: f"{_took(r):.1f}" if _took(r) else "-", caption, note))
+    held = _held(board)
+    blocks += [held] if held is not None else []
     spent = _spent(others)
     return [*blocks, spent] if spent is not None else blocks
+
+
+def _held(board: Board) -> Paragraph | None:
+    """What was left out because the classifier holds it on its own."""
+    found = dict[float, tuple[float, float]]()
+    for row in board.rows:
+        for told in _rows(row):
+            if told.get("held") is not None:
+                found.setdefault(told["eps"], (told["held"], told["n"]))
+    if not found:
+        return None
+    shares = ", ".join(f"{100 * held / n:.0f} % at eps {eps:g}" for eps, (held, n) in sorted(found.items()))
+    return Paragraph(
+        f"Not attacked, and counted as held: inputs for which Auto-Attack on the classifier alone finds no wrong label "
+        f"({shares}), since nothing gets past a guard without one. Its own points are tried on every guard."
+    )
 
 
 def _took(row: Told) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar, final
 
 import numpy as np
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from robustgen.artifacts import digest, read_artifact, write_artifact
-from robustgen.bench.cell import Cell, Found, Work, deep
+from robustgen.bench.cell import LATER, Cell, Found, Work, deep
 from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
 from robustgen.data.source import Source, Split
 from robustgen.errors import DataError
 from robustgen.evaluation.bundles import BUNDLES
+from robustgen.evaluation.screening import Alone, alone
 from robustgen.evaluation.threats import Blind, Kind, Plan, evaluate, oblivious
 from robustgen.guard import Guard
+from robustgen.threat import ThreatModel
 
 FPR = 0.05
 
@@ -127,6 +129,48 @@ def others(source: Source, attacked: Any) -> tuple[tuple[Tensor, Tensor] | None,
 
 @final
 @dataclass(frozen=True)
+class HeldAlone(Cell):
+    """What Auto-Attack makes of a classifier alone, on the inputs that attackers who know a detector get: what holds
+    against it is left out of their work (`robustgen.evaluation.screening`), the same for every detector.
+    """
+
+    kind: ClassVar[str] = "auto-attack"
+    data: str
+    victim: Classifier
+    sizes: tuple[float, ...]
+    n: int
+    n_adaptive: int
+    seed: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    @property
+    def title(self) -> str:
+        return f"auto-attack on {self.victim.title}"
+
+    def run(self, work: Work) -> Found:
+        source, model = work.source(self.data), classifier(work, self.victim).network.to(work.device)
+        x, y, index = inputs(source, self.n, self.seed)
+        x, y, index = (
+            x[: self.n_adaptive].to(work.device),
+            y[: self.n_adaptive].to(work.device),
+            index[: self.n_adaptive],
+        )
+        began = time.perf_counter()
+        threats = [ThreatModel("linf", size, source.spec.low, source.spec.high) for size in self.sizes]
+        found = alone(model, x, y, threats, seed=self.seed, progress=work.progress)
+        tensors: dict[str, Tensor] = {}
+        for size, one in zip(self.sizes, found, strict=True):
+            tensors |= {f"x_adv {size:g}": one.x_adv, f"fooled {size:g}": one.fooled}
+        write_artifact(work.directory, "auto-attack", {}, tensors)
+        held = {f"{size:g}": int((~one.fooled).sum()) for size, one in zip(self.sizes, found, strict=True)}
+        return Found({"n": len(x), "held": held, "seconds": time.perf_counter() - began}, {"index": index})
+
+
+@final
+@dataclass(frozen=True)
 class Adversarial(Cell):
     """A guard under every threat model: see `robustgen.evaluation.threats`.
 
@@ -134,7 +178,9 @@ class Adversarial(Cell):
     `headline` the one that ranks; `adaptive`: those for attackers who know it (none = the headline's), who attack
     `n_adaptive` of them with `bundle`. `transfer`: attackers too who know all but the weights, and so make a classifier
     and detectors of their own. `steps` of PGD, `queries` of Square. `bound`: the best robust accuracy known at half the
-    headline's size. `fpr`: the share of normal inputs that may be rejected.
+    headline's size. `fpr`: the share of normal inputs that may be rejected. `screen`: whether attackers who know
+    something of the detector leave out what Auto-Attack on the classifier alone holds, None = beside a classifier that
+    was trained against attacks, where that is most.
     """
 
     kind: ClassVar[str] = "adversarial"
@@ -154,6 +200,7 @@ class Adversarial(Cell):
     n: int = 1000
     n_adaptive: int = 500
     seed: int = 0
+    screen: bool | None = field(default=None, metadata=LATER)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -161,16 +208,28 @@ class Adversarial(Cell):
 
     @property
     def relies_on(self) -> Mapping[str, Any]:
-        return {"bundle": BUNDLES[self.bundle]}
+        screen = {"screen": HeldAlone.version} if self.screened else {}
+        return {"bundle": BUNDLES[self.bundle]} | screen
 
     @property
     def prepares(self) -> tuple[Cell, ...]:
-        mine = (self.attacked,)
+        mine: tuple[Cell, ...] = (self.attacked, self.alone) if self.screened else (self.attacked,)
         return (*mine, reseeded(self.victim), reseeded(self.detector)) if self.transfer else mine
 
     @property
     def attacked(self) -> Attacked:
         return Attacked(self.data, self.victim, self.eps, self.headline, self.steps, self.queries, self.n, self.seed)
+
+    @property
+    def screened(self) -> bool:
+        """Whether what the classifier holds on its own is left out."""
+        return self.victim.adversarial is not None if self.screen is None else self.screen
+
+    @property
+    def alone(self) -> HeldAlone:
+        asked = self.adaptive or (self.headline,)
+        sizes = tuple(sorted({*asked, *(size for size in self.eps if size <= max(asked))}))  # the same for most cells
+        return HeldAlone(self.data, self.victim, sizes, self.n, self.n_adaptive, self.seed)
 
     @property
     def title(self) -> str:
@@ -201,6 +260,7 @@ class Adversarial(Cell):
             n_adaptive=self.n_adaptive,
             others=negatives,
             rival=rival,
+            alone=self._alone(work),
             bound=self.bound,
             fit_seconds=sum(read_metrics(work, part)["fit_seconds"] for part in fits.values()),
             told=lambda what, share: work.progress(share),
@@ -213,6 +273,15 @@ class Adversarial(Cell):
         }
         figures["sentence"] = f"{guard.name} on {source.spec.name}, beside a {self.victim.title}: {figures['sentence']}"
         return Found(about | figures, {"index": index, **arrays})
+
+    def _alone(self, work: Work) -> dict[float, Alone]:
+        if not self.screened:
+            return {}
+        stored = read_artifact(work.place(self.alone), "auto-attack").tensors
+        return {
+            size: Alone(stored[f"x_adv {size:g}"].to(work.device), stored[f"fooled {size:g}"].to(work.device))
+            for size in self.alone.sizes
+        }
 
 
 def _splits(source: Source, attacked: Any, clean: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias, final
@@ -112,7 +112,8 @@ def evade(
     only: Sequence[str] | None = None,
     every: bool = False,
     pool: Float[Tensor, "k *shape"] | None = None,
-    known: Evasion | None = None,
+    known: Mapping[str, Tensor] | None = None,
+    held: Bool[Tensor, " n"] | None = None,
     score: Score | None = None,
     smallest: bool = False,
     seed: int = 0,
@@ -123,9 +124,10 @@ def evade(
 
     `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, and by which a constant
     background is known, by default those attacked.
-    `known`: the result in a smaller ball, whose successes count in this one too. `score`: what has gradients in place
-    of the guard's own score; verdicts always are the guard's, and of a random guard those of most of 40 fresh draws, of
-    classifier and score together.
+    `known`: points (n, *shape) found before, by what found them, such as those in a smaller ball: their successes count
+    too. `held`: inputs that no attack of the bundle is tried on, since nobody can have their label changed, detector or
+    not (`screening.alone`). `score`: what has gradients in place of the guard's own score; verdicts always are the
+    guard's, and of a random guard those of most of 40 fresh draws, of classifier and score together.
     Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
     that is learnt first, on the pool (`imitate`). `smallest`: carlini-wagner goes on after its first success, to the
     nearest that it finds. `progress`: called with the number of inputs just done. Raises
@@ -150,14 +152,16 @@ def evade(
     surrogate = blind and any(isinstance(attack, _FOLLOWING) for attack in attacks.values())
     if surrogate:
         attacks = made(with_gradient_of(guard.score, imitate(guard, seen, threat, seed=seed)))
-    siege = _Siege(guard, x, y, threat, (*attacks, "clean", *(() if known is None else ("smaller ball",))))
+    known = known or {}
+    siege = _Siege(guard, x, y, threat, (*attacks, "clean", *known))
     siege.take("clean", torch.arange(len(x), device=x.device), x)
-    if known is not None:
-        siege.take("smaller ball", torch.arange(len(x), device=x.device), known.x_adv.to(x))
+    for name, points in known.items():
+        siege.take(name, torch.arange(len(x), device=x.device), points.to(x))
+    skipped = torch.zeros_like(siege.lost) if held is None else held.to(x.device)
     done = progress or (lambda _: None)
-    done(0 if every else int(siege.lost.sum()))
+    done(0 if every else int((siege.lost | skipped).sum()))
     for number, (name, attack) in enumerate(attacks.items(), start=1):
-        row = torch.arange(len(x), device=x.device) if every else (~siege.lost).nonzero()[:, 0]
+        row = (~skipped if every else ~(siege.lost | skipped)).nonzero()[:, 0]
         began = time.perf_counter()
         result = attack.run(guard.classifier, x[row], y[row], lambda n: done(n / len(attacks)), verify=False)
         siege.forward[row] += result.forward

@@ -81,8 +81,9 @@ class AttackedArrays:
     `legal`: whether each result lies in the ball and the box, None = all do. `label`: where given, it is compared with
     that of the clean rows. `seconds`: what the attack took; `effort`: what each of its members may spend on an input
     (steps, restarts, targets, queries, draws). `surrogate`: it followed the gradients of a stand-in that was learnt
-    from answers, so that a stronger attack may exist. Raises `UsageError` for an unknown threat, `DataError` for arrays
-    that do not fit each other.
+    from answers, so that a stronger attack may exist. `held`: inputs that it was not tried on, because the classifier
+    holds them on its own (`screening`). Raises `UsageError` for an unknown threat, `DataError` for arrays that do not
+    fit each other.
     """
 
     threat: Threat
@@ -97,6 +98,7 @@ class AttackedArrays:
     seconds: float | None = None
     effort: Mapping[str, Mapping[str, int]] | None = None
     surrogate: bool = False
+    held: Mask | None = None
 
     def __post_init__(self) -> None:
         if self.threat not in get_args(Threat):
@@ -107,6 +109,7 @@ class AttackedArrays:
             len(self.predicted),
             len(self.score),
             len(self.row if self.legal is None else self.legal),
+            len(self.row if self.held is None else self.held),
         }
         if len(sizes) > 1 or len(np.unique(self.row)) < len(self.row):
             raise DataError(
@@ -170,7 +173,8 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
     at `PREVALENCES` of attacks among inputs, from the detection rate and the realised false-alarm rate at `fpr`.
     `failed_flagged`: flags among the attempts that fooled nobody. None where there is nothing to judge, or where the
     calibration inputs are too few for such a small rate. `surrogate`: there, and true, for an attack by the gradients
-    of a stand-in.
+    of a stand-in. `held`: there for an attack that was not tried on what the classifier holds on its own: how many of
+    the `n` that are.
     """
     fooled, scores = _successful(clean, attacked)
     tried = clean.right[attacked.row]
@@ -194,6 +198,7 @@ def detection_row(clean: CleanArrays, attacked: AttackedArrays, fpr: float) -> P
         "seconds": attacked.seconds,
         "effort": None if attacked.effort is None else {name: dict(spent) for name, spent in attacked.effort.items()},
         **({"surrogate": True} if attacked.surrogate else {}),
+        **({} if attacked.held is None else {"held": int((tried & attacked.held).sum())}),
     }
 
 

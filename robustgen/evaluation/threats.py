@@ -30,6 +30,7 @@ from robustgen.evaluation.guarded_system import cell
 from robustgen.evaluation.handed_in import as_images, fooling_images
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
 from robustgen.evaluation.noise import background, noise_controls
+from robustgen.evaluation.screening import Alone
 from robustgen.evaluation.spatial import TRIED, turned_and_shifted
 from robustgen.evaluation.surrogate import transfer
 from robustgen.evaluation.tramer import Known, best_of, of_classifier, published
@@ -148,6 +149,7 @@ def evaluate(
     n_adaptive: int = 500,
     others: tuple[Tensor, Tensor] | None = None,
     rival: Guard | None = None,
+    alone: Mapping[float, Alone] | None = None,
     bound: float | None = None,
     fit_seconds: float | None = None,
     told: Told = lambda what, share: None,
@@ -159,6 +161,8 @@ def evaluate(
     `blind`: what `oblivious` made of them. Those who know the detector
     attack the first `n_adaptive`; a guard without gradients through a network that has learnt its score from answers.
     `rival`: a guard made like this one from other seeds, which those who do not know the weights attack in its place.
+    `alone`: by size, what Auto-Attack made of the first `n_adaptive` against the classifier; those that it did not fool
+    count as held, and nobody who knows something of the detector is run on them (`screening`).
     `bound`: the best robust accuracy known at half the headline's size, for Tramèr's check; None = the published one of
     these data, or else that of the guard's own classifier under `blind`, which alone can clear it but not condemn it.
     Raises `DataError` without inputs that are classified rightly.
@@ -191,7 +195,7 @@ def evaluate(
         controls = noise_controls(source.spec.shape, low=source.spec.low, high=source.spec.high, seed=plan.seed)
         for (name, size), change in controls.items():
             attacked.append(_arrays(guard, "N", Kind(name, "linf", size), row, change(x), label))
-        attacked += _knowing(guard, source.spec, x[:n_adaptive], y[:n_adaptive], plan, rival, told)
+        attacked += _knowing(guard, source.spec, x[:n_adaptive], y[:n_adaptive], plan, rival, alone or {}, told)
         told("masking checks", 0.9)
         threat = ThreatModel("linf", plan.headline, source.spec.low, source.spec.high)
         eot = BUNDLES[plan.bundle].draws if guard.random else 1
@@ -225,7 +229,14 @@ def _known(
 
 
 def _knowing(
-    guard: Guard, spec: DataSpec, x: Tensor, y: Tensor, plan: Plan, rival: Guard | None, told: Told
+    guard: Guard,
+    spec: DataSpec,
+    x: Tensor,
+    y: Tensor,
+    plan: Plan,
+    rival: Guard | None,
+    alone: Mapping[float, Alone],
+    told: Told,
 ) -> list[AttackedArrays]:
     """W, Q and T at each size, a larger ball knowing what was found in the smaller."""
     found: list[AttackedArrays] = []
@@ -234,31 +245,33 @@ def _knowing(
     inside: Evasion | None = None
     for size in sorted(plan.adaptive or (plan.headline,)):
         threat, kind = ThreatModel("linf", size, spec.low, spec.high), Kind(plan.bundle, "linf", size)
+        first = alone.get(size)
+        held = None if first is None else ~first.fooled
+        known = {} if inside is None else {"smaller ball": inside.x_adv}
+        if first is not None:
+            known["auto-attack"] = first.x_adv
+        common: dict[str, Any] = {"held": held, "seed": plan.seed}
+
         told(f"attacks that know the detector, eps {size:g}", 0.1)
         began = time.perf_counter()
-        inside = evade(guard, x, y, threat, bundle=plan.bundle, known=inside, seed=plan.seed)
-        seconds = time.perf_counter() - began
-        found.append(_evaded("W", kind, row, inside, guard, label, seconds))
+        inside = evade(guard, x, y, threat, bundle=plan.bundle, known=known, **common)
+        found.append(_evaded("W", kind, row, inside, guard, label, began, held))
         if spec.kind == "image":
             told(f"the same in image files, eps {size:g}", 0.5)
-            began = time.perf_counter()
             made = as_images(guard, x, y, threat, inside, bundle=plan.bundle, seed=plan.seed)
-            took = time.perf_counter() - began
             found.append(
-                _evaded("W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, made, guard, label, seconds + took)
+                _evaded("W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, made, guard, label, began, held)
             )
         told(f"queries, eps {size:g}", 0.6)
         began = time.perf_counter()
-        asked = evade(guard, x, y, threat, bundle=_queries(whole), seed=plan.seed)
-        seconds = time.perf_counter() - began
+        asked = evade(guard, x, y, threat, bundle=_queries(whole), **common)
         by = "square and hop-skip-jump" if whole.boundary_queries else "square"
-        found.append(_evaded("Q", kind._replace(attack=by), row, asked, guard, label, seconds))
+        found.append(_evaded("Q", kind._replace(attack=by), row, asked, guard, label, began, held))
         if rival is not None:
             told(f"transfer, eps {size:g}", 0.7)
             began = time.perf_counter()
-            moved = transfer(rival, guard, x, y, threat, bundle=plan.bundle, seed=plan.seed)
-            seconds = time.perf_counter() - began
-            found.append(_evaded("T", kind._replace(attack="transfer"), row, moved, guard, label, seconds))
+            moved = transfer(rival, guard, x, y, threat, bundle=plan.bundle, **common)
+            found.append(_evaded("T", kind._replace(attack="transfer"), row, moved, guard, label, began, held))
     return found
 
 
@@ -302,9 +315,19 @@ def _arrays(
 
 
 def _evaded(
-    threat: Threat, kind: Kind, row: Any, evasion: Evasion, guard: Guard, label: Any, seconds: float
+    threat: Threat,
+    kind: Kind,
+    row: Any,
+    evasion: Evasion,
+    guard: Guard,
+    label: Any,
+    began: float,
+    held: Tensor | None,
 ) -> AttackedArrays:
-    told = {"seconds": seconds, "effort": evasion.effort, "surrogate": evasion.surrogate}
+    seconds = time.perf_counter() - began
+    told: dict[str, Any] = {"seconds": seconds, "effort": evasion.effort, "surrogate": evasion.surrogate}
+    if held is not None:
+        told["held"] = held.cpu().numpy()
     return _arrays(guard, threat, kind, row, evasion.x_adv, label, **told)
 
 

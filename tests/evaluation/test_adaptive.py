@@ -191,7 +191,7 @@ def test_a_larger_ball_keeps_what_the_smaller_lost(generator: torch.Generator) -
     x, y = near_the_border(60, generator)
     weak = replace(SHORT, steps=1, target_steps=0, match_steps=0, queries=0, score_queries=0, carlini_steps=0)
     small = evade(Toy(), x, y, ThreatModel("linf", 0.1), bundle=SHORT)
-    large = evade(Toy(), x, y, THREAT, bundle=weak, known=small)
+    large = evade(Toy(), x, y, THREAT, bundle=weak, known={"smaller ball": small.x_adv})
     assert small.lost.any()
     assert not (small.lost & ~large.lost).any()
     assert evade(Toy(), x, y, THREAT, bundle=weak).rate < large.rate
@@ -202,7 +202,7 @@ def test_a_result_outside_the_ball_is_no_success(generator: torch.Generator) -> 
     x, y = near_the_border(30, generator)
     none = replace(SHORT, steps=0, target_steps=0, match_steps=0, queries=0, score_queries=0, carlini_steps=0)
     far = evade(Toy(), x, y, THREAT, bundle=SHORT)
-    near = evade(Toy(), x, y, ThreatModel("linf", 0.01), bundle=none, known=far)
+    near = evade(Toy(), x, y, ThreatModel("linf", 0.01), bundle=none, known={"elsewhere": far.x_adv})
     assert far.lost.any()
     assert not near.lost.any()
     assert torch.equal(near.x_adv, x)

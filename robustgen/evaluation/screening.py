@@ -1,0 +1,53 @@
+"""Which inputs a classifier holds on its own, so that nobody has to be tried on them against its guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from robustgen.attacks.auto_attack import AutoAttack
+from robustgen.threat import ThreatModel
+
+
+@final
+@dataclass(frozen=True)
+class Alone:
+    """What Auto-Attack (Croce, Hein 2020) made of n inputs against a classifier alone.
+
+    `fooled`: it found a wrong label, at `x_adv`; elsewhere that is its best attempt. What gets past a guard needs a
+    wrong label, so that the robust accuracy of a guard is at least that of its classifier: whoever trusts this attack
+    for the one need not attack the other inputs for the other.
+    """
+
+    x_adv: Float[Tensor, "n *shape"]
+    fooled: Bool[Tensor, " n"]
+
+
+def alone(
+    classifier: nn.Module,
+    x: Float[Tensor, "n *shape"],
+    y: Int64[Tensor, " n"],
+    threats: Sequence[ThreatModel],
+    *,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> list[Alone]:
+    """The same for each of `threats`, which are balls of one norm in one box, in any order. What holds in a ball holds
+    in the smaller ones, and is not attacked there again.
+    """
+    done = progress or (lambda share: None)
+    row, x_adv = torch.arange(len(x), device=x.device), x
+    found: dict[ThreatModel, Alone] = {}
+    for number, threat in enumerate(sorted(threats, key=lambda threat: -threat.eps)):
+        done(number / len(threats))
+        result = AutoAttack(threat=threat, seed=seed).run(classifier, x[row], y[row])
+        x_adv, fooled = threat.project(x_adv, x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        x_adv[row], fooled[row] = result.x_adv, result.success
+        found[threat] = Alone(x_adv, fooled)
+        row = row[result.success]
+    return [found[threat] for threat in threats]
