@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustgen.artifacts import digest, read_artifact, write_artifact
-from robustgen.bench.cell import LATER, Cell, Found, Work, deep
+from robustgen.bench.cell import ASIDE, Cell, Found, Work, deep
 from robustgen.bench.prepared import Classifier, Fit, classifier, detector, read_metrics
 from robustgen.data.source import Source, Split
 from robustgen.errors import DataError
@@ -200,7 +200,7 @@ class Adversarial(Cell):
     n: int = 1000
     n_adaptive: int = 500
     seed: int = 0
-    screen: bool | None = field(default=None, metadata=LATER)
+    screen: bool | None = field(default=None, metadata=ASIDE)  # what it decides is in `relies_on`
 
     @property
     def sources(self) -> tuple[str, ...]:

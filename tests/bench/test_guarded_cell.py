@@ -57,7 +57,8 @@ def test_what_the_classifier_holds_alone_is_left_out_beside_one_trained_against_
         assert stored is not None
         found[screen] = stored
     rows = {
-        name: {row["attack"]: row for row in one.metrics["rows"] if row["threat"] in "WQ"} for name, one in found.items()
+        name: {row["attack"]: row for row in one.metrics["rows"] if row["threat"] in "WQ"}
+        for name, one in found.items()
     }
     for attack, row in rows["true"].items():
         assert 0 < row["held"] < row["n"]

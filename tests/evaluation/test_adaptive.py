@@ -398,3 +398,16 @@ def test_the_checks_ask_an_attacker_who_leaves_the_background_alone() -> None:
     guard: Any = Flat()
     probe = _Probe(guard, threat, x, torch.zeros(10, dtype=torch.int64), steps=20, eot=1, seed=0)
     assert probe.within_eps.all()
+
+
+def test_what_is_held_is_not_tried_and_changes_nothing_for_the_others(generator: torch.Generator) -> None:
+    x, y = near_the_border(40, generator)
+    held = torch.arange(len(x)) % 3 == 0
+    whole = evade(Toy(), x, y, THREAT, bundle=SHORT, every=True, seed=3)
+    part = evade(Toy(), x, y, THREAT, bundle=SHORT, every=True, seed=3, held=held, pool=x)
+    assert torch.equal(part.lost, whole.lost & ~held)
+    assert (whole.lost & held).any()
+    assert not part.forward[held].any()
+    for name, tried in part.tried.items():
+        assert torch.equal(tried, ~held) or name == "clean"
+    is_true(Toy(), part, x, y)
