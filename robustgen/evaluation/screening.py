@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -38,9 +39,12 @@ def alone(
     progress: Callable[[float], None] | None = None,
 ) -> list[Alone]:
     """The same for each of `threats`, which are balls of one norm in one box, in any order. What holds in a ball holds
-    in the smaller ones, and is not attacked there again.
+    in the smaller ones, and is not attacked there again. Where values have no bounds (a table's columns) Auto-Attack
+    cannot be run, and every input counts as one that it might fool.
     """
     done = progress or (lambda share: None)
+    if any(not math.isfinite(threat.high - threat.low) for threat in threats):
+        return [Alone(x.clone(), torch.ones(len(x), dtype=torch.bool, device=x.device)) for _ in threats]
     row, x_adv = torch.arange(len(x), device=x.device), x
     found: dict[ThreatModel, Alone] = {}
     for number, threat in enumerate(sorted(threats, key=lambda threat: -threat.eps)):

@@ -57,3 +57,10 @@ def test_an_input_that_is_wrong_already_is_fooled_at_every_size(generator: torch
     y = (y + 1) % 3
     for one in alone(Sides(), x, y, [ThreatModel("linf", 0.1), ThreatModel("linf", 0.01)]):
         assert one.fooled.all()
+
+
+def test_nothing_counts_as_held_where_values_have_no_bounds(generator: torch.Generator) -> None:
+    x, y = images(6, generator)
+    (one,) = alone(Sides(), x, y, [ThreatModel("linf", 0.001, -torch.inf, torch.inf)])
+    assert one.fooled.all()
+    assert torch.equal(one.x_adv, x)
