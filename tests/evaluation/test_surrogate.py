@@ -113,7 +113,7 @@ def test_rows_of_attacks_through_a_stand_in_say_so(monkeypatch: pytest.MonkeyPat
     for name, options in (("isolation-forest", {"trees": 5}), ("pca", {})):
         guard = Guard(network, CalibratedDetector.fit(name, source, options=options))
         clean = CleanArrays(batch.y.numpy(), *_once(guard, batch.x), guard.calibration_scores)
-        knowing = _knowing(guard, source.spec, batch.x, batch.y, plan, None, lambda what, share: None)
+        knowing = _knowing(guard, source.spec, batch.x, batch.y, plan, None, {}, lambda what, share: None)
         told[name] = {
             (row["threat"], row["attack"]): row.get("surrogate") for row in detection_rows(clean, knowing, 0.05)
         }
