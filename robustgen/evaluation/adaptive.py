@@ -125,8 +125,9 @@ def evade(
     `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, and by which a constant
     background is known, by default those attacked.
     `known`: points (n, *shape) found before, by what found them, such as those in a smaller ball: their successes count
-    too. `held`: inputs that no attack of the bundle is tried on, since nobody can have their label changed, detector or
-    not (`screening.alone`). `score`: what has gradients in place of the guard's own score; verdicts always are the
+    too. `held`: inputs that no attack of the bundle is tried on, since the strongest on the classifier alone did not
+    change their label (`screening.alone`; an estimate, no proof).
+    `score`: what has gradients in place of the guard's own score; verdicts always are the
     guard's, and of a random guard those of most of 40 fresh draws, of classifier and score together.
     Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
     that is learnt first, on the pool (`imitate`). `smallest`: carlini-wagner goes on after its first success, to the
