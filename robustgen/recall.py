@@ -101,7 +101,7 @@ def _watch(network: nn.Module, names: Sequence[str], run: Any, x: Tensor) -> tup
 
             def catch(module: nn.Module, given: object, made: Any, name: str = name) -> None:
                 if isinstance(made, Tensor):
-                    caught[name] = made
+                    caught[name] = made.to(x.dtype) if made.dtype is torch.bfloat16 else made  # of a lowered stack
 
             hooks.enter_context(network.get_submodule(name).register_forward_hook(catch))
         return run(x), caught

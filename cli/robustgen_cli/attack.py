@@ -134,14 +134,7 @@ def attack(
             show_default="1",
         ),
     ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            help="What is searched in: float32, or bfloat16, with every success verified in float32.",
-            autocompletion=o.among(("float32", "bfloat16")),
-        ),
-    ] = "float32",
+    precision: o.Precision = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model: pays for long attacks.")] = False,
     quantise: Annotated[
         str | None,
@@ -206,14 +199,14 @@ def attack(
         idle = {
             "--steps": steps, "--step-size": step_size, "--restarts": restarts, "--random-start": random_start,
             "--loss": loss, "--targeted": targeted, "--mode": mode, "--compile": compile or None,
-            "--precision": None if precision == "float32" else precision, "--param": param or None,
+            "--param": param or None,
             "--weights": weights, "--mean": mean, "--std": std, "--trust": trust or None,
         }  # fmt: skip
         check_idle(name, idle)
         attack_guard(
             name, guard, data, eps, norm=norm, bundle=bundle, only=only, draws=eot, rounded=_rounded(quantise), out=out,
-            split=split, limit=limit, size=size, device=device, seed=seed, batch_size=batch_size, diagnose=diagnose,
-            json=json, quiet=quiet, force=force,
+            split=split, limit=limit, size=size, device=device, seed=seed, batch_size=batch_size,
+            precision=precision, diagnose=diagnose, json=json, quiet=quiet, force=force,
         )  # fmt: skip
         return
     eot = eot or 1
@@ -223,8 +216,7 @@ def attack(
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
-    if precision == "bfloat16" and where.type == "cpu" and not runtime.has_bfloat16(where):
-        output.warn(["this processor has no bfloat16: torch imitates it, many times slower than float32"], quiet)
+    o.precision_on(precision, where, quiet)
     runtime.keep_freed_memory()
     kind = kind_of(name)
     norm = norm or kind.norms[0]

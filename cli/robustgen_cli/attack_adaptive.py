@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from robustgen.errors import UsageError
-from robustgen_cli import output
+from robustgen_cli import options, output
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from robustgen.attacks.passes import Precision
     from robustgen.data.source import Batch, Source
     from robustgen.evaluation.adaptive import Evasion
     from robustgen.evaluation.bundles import Bundle
@@ -46,6 +47,7 @@ class _Siege:
     rounded: bool
     seed: int
     batch_size: int | None
+    precision: Precision
 
     @property
     def smallest(self) -> bool:
@@ -81,6 +83,7 @@ def attack_guard(
     device: str,
     seed: int,
     batch_size: int | None,
+    precision: str,
     diagnose: bool,
     json: bool,
     quiet: bool,
@@ -106,6 +109,7 @@ def attack_guard(
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)
+    searched = options.precision_on(precision, where, quiet)
     runtime.keep_freed_memory()
     loaded = Guard.load(guard).to(where)
     source, part = data_for(data, loaded.loaded, split, size=size)
@@ -131,9 +135,10 @@ def attack_guard(
         limit=limit,
         seed=seed,
         device=str(where),
+        precision=searched,
     )
     pool = source.read(source.spread("calibration", 2000)).x.to(where)
-    siege = _Siege(loaded, threat, chosen, spend, members, pool, rounded, seed, batch_size)
+    siege = _Siege(loaded, threat, chosen, spend, members, pool, rounded, seed, batch_size, searched)
     if draws is not None and not loaded.random:
         output.warn([f"--eot {draws} changes nothing: this guard answers the same input always alike"], quiet)
     with nullcontext() if out is None else staged(out, force, key) as directory:
@@ -232,14 +237,14 @@ def _evaded(siege: _Siege, x: Tensor, y: Tensor, progress: Callable[[float], Non
     from robustgen.evaluation.adaptive import evade
     from robustgen.evaluation.handed_in import as_images
 
-    options = {
+    given = {
         "bundle": siege.bundle, "only": siege.only, "pool": siege.pool, "smallest": siege.smallest,
-        "seed": siege.seed, "batch_size": siege.batch_size,
+        "seed": siege.seed, "batch_size": siege.batch_size, "precision": siege.precision,
     }  # fmt: skip
-    found = evade(siege.guard, x, y, siege.threat, **options, progress=progress)  # type: ignore[arg-type]
+    found = evade(siege.guard, x, y, siege.threat, **given, progress=progress)  # type: ignore[arg-type]
     if not siege.rounded:
         return found, found
-    made = as_images(siege.guard, x, y, siege.threat, found, **options)
+    made = as_images(siege.guard, x, y, siege.threat, found, **given)
     clean = torch.full_like(made.member, made.members.index("clean"))
     return found, replace(made, member=torch.where(made.lost & (made.member < 0), clean, made.member))
 
@@ -294,6 +299,7 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "eps": siege.threat.eps,
         "fpr": siege.guard.threshold.fpr,
         "threshold": siege.guard.threshold.value,
+        "precision": siege.precision,
         "surrogate": bool(samples["surrogate"].any()),
         "n": n,
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},

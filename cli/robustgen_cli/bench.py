@@ -90,6 +90,7 @@ def bench(
         typer.Option("--seed", min=0, max=2**32 - 1, help="This seed instead of the suite's.", show_default=False),
     ] = None,
     device: o.Device = "auto",
+    precision: o.Precision = "float32",
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -102,6 +103,7 @@ def bench(
     Example: robustgen bench quick --out results/
     """
     from robustgen import runtime
+    from robustgen.bench.cell import Means
     from robustgen.bench.claim import claim
     from robustgen.bench.compare import compared, read_rows
     from robustgen.bench.gates import check_gates, gates, judge, rows_of
@@ -122,6 +124,7 @@ def bench(
     if suite is None:
         raise UsageError(f"name a suite: {', '.join(SUITES)}, or a .toml file; or --compare OLD NEW")
     where = runtime.device(device)
+    means = Means(where, o.precision_on(precision, where, quiet))
     with output.working():
         chosen = find(suite, limit=limit, seed=seed)
         check_gates(chosen, limits)
@@ -134,7 +137,7 @@ def bench(
         return
     runtime.keep_freed_memory()
     with _progress(quiet) as (told, share):
-        outcome = run(cells, root, processes=jobs, device=where, told=told, progress=share)
+        outcome = run(cells, root, processes=jobs, means=means, told=told, progress=share)
     found = leaderboard(chosen, store)
     write(found, root, shlex.join(["robustgen", *sys.argv[1:]]))
     missed = judge(rows_of(found.boards), limits)

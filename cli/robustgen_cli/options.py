@@ -6,11 +6,16 @@ import math
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast, get_args
 
 import typer
 
 from robustgen.data import DATA
+
+if TYPE_CHECKING:
+    import torch
+
+    from robustgen.attacks.passes import Precision as _Precision
 
 
 def number(text: str | float) -> float:
@@ -174,6 +179,15 @@ Device = Annotated[
         "--device", help="auto, cpu, cuda, cuda:1, mps.", autocompletion=among(("auto", "cpu", "cuda", "mps"))
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="What attacks search in: float32; mixed, gradients in bfloat16 and every verdict in float32; or bfloat16, "
+        "with what holds attacked once more in float32.",
+        autocompletion=among(("float32", "mixed", "bfloat16")),
+    ),
+]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Start of every random choice: the same seed, same result.")
 ]
@@ -212,3 +226,22 @@ def count_of(epochs: str | None) -> int | None:
     if not epochs.isdecimal() or int(epochs) < 1:
         raise UsageError(f"--epochs takes a whole number from 1 up, or auto, but {epochs!r} came")
     return int(epochs)
+
+
+def precision_on(text: str, where: torch.device, quiet: bool) -> _Precision:
+    """What `--precision` says, with a warning where the device does not compute in it. Raises `UsageError` for another
+    word.
+    """
+    from robustgen import runtime
+    from robustgen.attacks.passes import Precision as Known
+    from robustgen.errors import UsageError
+    from robustgen.registry import suggestion
+    from robustgen_cli import output
+
+    if text not in get_args(Known):
+        raise UsageError(suggestion(text, get_args(Known), "precision"))
+    if text == "mixed" and not runtime.has_bfloat16(where):
+        output.warn(["this device has no bfloat16: mixed is the same as float32 here"], quiet)
+    if text == "bfloat16" and where.type == "cpu" and not runtime.has_bfloat16(where):
+        output.warn(["this processor has no bfloat16: torch imitates it, many times slower than float32"], quiet)
+    return cast("_Precision", text)

@@ -71,7 +71,7 @@ class DeepFool(Attack):
         def look(row: Tensor, point: Tensor, label: Tensor) -> Seen:
             logits, gradients = clear.jacobian(row, point, classes)
             value, achieved = clear.objective(lambda _: logits, point, label)
-            return Seen(value, achieved, self._step(logits, gradients, classes(logits), label))
+            return Seen(value, achieved, self._step(point, logits, gradients, classes(logits), label))
 
         rule = NearestBoundary(self.threat, self.overshoot)
         found = ascend(clear, rule, self.threat, x, y, steps=self.steps, keep="success", look=look, progress=progress)
@@ -79,7 +79,7 @@ class DeepFool(Attack):
         found.first_success[~self.threat.allows(found.x_adv, x)] = -1
         return found
 
-    def _step(self, logits: Tensor, gradients: Tensor, chosen: Tensor, label: Tensor) -> Tensor:
+    def _step(self, point: Tensor, logits: Tensor, gradients: Tensor, chosen: Tensor, label: Tensor) -> Tensor:
         """(m, *shape): the smallest change that the linearised model needs for the nearest of the `chosen` classes."""
         own = chosen == label[:, None]
         flat = gradients.flatten(2)
@@ -88,7 +88,9 @@ class DeepFool(Attack):
         gap = (logits.gather(1, label[:, None]) - logits.gather(1, chosen)).clamp(min=0)
         length = torch.linalg.vector_norm(slope, 1.0 if self.threat.norm == "linf" else 2.0, dim=2).clamp(min=1e-12)
         # a little more than the gap, so that a point on the very boundary moves on
-        size = torch.where(own, torch.inf, (gap + 2e-5 * logits.abs().amax(1, keepdim=True)) / length)
+        size = (gap + 2e-5 * logits.abs().amax(1, keepdim=True)) / length
+        size = torch.maximum(size, 1e-6 * point.flatten(1).abs().amax(1, keepdim=True))  # where all logits are 0
+        size = torch.where(own, torch.inf, size)
         nearest = size.argmin(1, keepdim=True)
         length, size = length.gather(1, nearest), size.gather(1, nearest)
         slope = slope.gather(1, nearest[:, :, None].expand(-1, 1, flat.shape[2]))[:, 0]

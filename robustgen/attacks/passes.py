@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.input_conv import FastInputGradient
-from robustgen.attacks.pool_first import pooled_first
+from robustgen.attacks.pool_first import lowered, pooled_first
 from robustgen.objectives import Model, Objective
+from robustgen.runtime import has_bfloat16
 
-Precision = Literal["float32", "bfloat16"]
-"""What the search computes in. A verdict is always given in the model's own precision."""
+Precision = Literal["float32", "bfloat16", "mixed"]
+"""What the search computes in. A verdict is always given in the model's own precision: with "bfloat16" once the search
+is over, with "mixed", where gradients alone are in bfloat16, at every success on the way.
+"""
 
 
 class Seen(NamedTuple):
@@ -64,7 +67,8 @@ class Passes:
     (n,) count the passes that each row has cost; `zero_gradient` (n,) marks rows whose first gradient was zero
     everywhere. `eot`: how many draws of a randomised model each pass averages (Athalye et al. 2018, "Obfuscated
     gradients", expectation over transformation); a point then achieves the objective when most draws do. `rows_at_once`
-    is halved when the device runs out of memory, and the pass is repeated in two halves.
+    is halved when the device runs out of memory, and the pass is repeated in two halves. `precision` "mixed" is float32
+    on a device that has no bfloat16.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Passes:
         self.objective, self.rows_at_once, self.eot = objective, rows_at_once, eot
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._precision: Precision = precision
+        self._mixed = precision == "mixed" and has_bfloat16(device)
         self._eager = not compiled
         self._model = _padded(model) if compiled else model
         self.forward = torch.zeros(n, dtype=torch.int64, device=device)
@@ -114,7 +119,16 @@ class Passes:
         """The objective at each point and its gradient: one forward and one backward pass a draw."""
         found = Seen(*self._fitted(self._ascent, point, label))
         self.charge(row, self.eot, self.eot, found.gradient)
-        return found
+        return self._confirmed(row, point, label, found) if self._mixed else found
+
+    def _confirmed(self, row: Tensor, point: Tensor, label: Tensor, found: Seen) -> Seen:
+        """`found` in bfloat16, with the successes that are some in the model's own precision."""
+        won = found.achieved.nonzero()[:, 0]
+        if not len(won):
+            return found
+        achieved = found.achieved.clone()
+        achieved[won] = self.judge(row[won], point[won], label[won]).achieved
+        return found._replace(achieved=achieved)
 
     def judge(self, row: Tensor, point: Tensor, label: Tensor) -> Seen:
         """The objective at each point, without its gradient (an empty tensor): one forward pass a draw."""
@@ -173,7 +187,8 @@ class Passes:
 
     def _quickly(self, point: Tensor) -> AbstractContextManager[object]:
         fits = point.dim() == 4 and point.device.type == "cpu" and self._layout is torch.channels_last
-        return FastInputGradient() if fits and self._eager and self._precision == "float32" else nullcontext()
+        full = self._precision != "bfloat16" and not self._mixed
+        return FastInputGradient() if fits and self._eager and full else nullcontext()
 
     def _in_order(self, point: Tensor) -> Tensor:
         point = point.detach()
@@ -183,7 +198,7 @@ class Passes:
         point = self._in_order(point).requires_grad_()
         draws = []
         for _ in range(self.eot):
-            with torch.enable_grad(), self._quickly(point):
+            with torch.enable_grad(), self._quickly(point), lowered() if self._mixed else nullcontext():
                 value, achieved = self.objective(self._view, point, label)
             draws.append((value.detach(), achieved, _gradient(value, point)))
         point.requires_grad_(False)

@@ -1,24 +1,50 @@
-"""ReLU after max pooling instead of before: the same values and gradients, bit for bit, over a quarter of the values.
+"""How stacks of layers run while they are attacked.
 
-The largest of a window is rectified to the same as the largest of the rectified window, and a gradient reaches the same
+ReLU after max pooling instead of before: the same values and gradients, bit for bit, over a quarter of the values. The
+largest of a window is rectified to the same as the largest of the rectified window, and a gradient reaches the same
 place: none where no value of the window is positive.
+
+In bfloat16 where a search asks for it (`lowered`), each stack by itself: what is computed from a network's answers,
+such as distances and p-values, keeps its precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
+import torch
 from torch import Tensor, nn
 
 _FRESH = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # nobody else has its output
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
+_low = ContextVar("low", default=False)
+
+
+@contextmanager
+def lowered() -> Iterator[None]:
+    """While it is entered, stacks that are `pooled_first` compute in bfloat16 and return their input's type."""
+    token = _low.set(True)
+    try:
+        yield
+    finally:
+        _low.reset(token)
+
+
 class _PoolFirst(nn.Sequential):
     """What a plain `nn.Sequential` is made for a while; its modules stay where they are."""
 
     def forward(self, input: Tensor) -> Tensor:
+        device = input.device.type
+        if not _low.get() or torch.is_autocast_enabled(device):  # a stack in a stack
+            return self._run(input)
+        with torch.autocast(device, torch.bfloat16):
+            return self._run(input).to(input.dtype)
+
+    def _run(self, input: Tensor) -> Tensor:
         for module in _reordered(list(self)):
             input = module(input)
         return input

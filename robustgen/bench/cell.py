@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from robustgen.artifacts import to_json
+from robustgen.attacks.passes import Precision
 from robustgen.data.source import Source
 
 ASIDE = {"aside": True}
@@ -31,6 +32,17 @@ class Found(NamedTuple):
 
 @final
 @dataclass(frozen=True)
+class Means:
+    """What cells are run with, of which their results do not depend but for rounding: the device, and the `precision`
+    of searches by attackers who know the detector (see `Attack`).
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "float32"
+
+
+@final
+@dataclass(frozen=True)
 class Work:
     """What a cell is given to run with: the folder to leave files in, where what it needs was left, and data by name.
 
@@ -40,8 +52,12 @@ class Work:
     directory: Path
     place: Callable[[Cell], Path]
     source: Callable[[str], Source]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    means: Means = field(default_factory=Means)
     progress: Callable[[float], None] = lambda share: None
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
 
 
 @dataclass(frozen=True)

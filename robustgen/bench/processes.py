@@ -17,6 +17,7 @@ from typing import Any, final
 
 import torch
 
+from robustgen.bench.cell import Means
 from robustgen.bench.store import Store
 from robustgen.bench.work import Ended, Job, run_job
 
@@ -43,12 +44,12 @@ class Pool(ABC):
 
 
 @contextmanager
-def pool_of(processes: int, root: Path, where: torch.device, progress: Callable[[float], None]) -> Iterator[Pool]:
+def pool_of(processes: int, root: Path, means: Means, progress: Callable[[float], None]) -> Iterator[Pool]:
     """`processes` at a time. When the block is left early, what is under way is stopped."""
     if processes == 1:
-        yield _Here(root, where, progress)
+        yield _Here(root, means, progress)
         return
-    pool = _Several(processes, root, where)
+    pool = _Several(processes, root, means)
     try:
         yield pool
     finally:
@@ -59,8 +60,8 @@ def pool_of(processes: int, root: Path, where: torch.device, progress: Callable[
 class _Here(Pool):
     """One job at a time, in this process."""
 
-    def __init__(self, root: Path, where: torch.device, progress: Callable[[float], None]) -> None:
-        self._root, self._where, self._progress = root, where, progress
+    def __init__(self, root: Path, means: Means, progress: Callable[[float], None]) -> None:
+        self._root, self._means, self._progress = root, means, progress
         self._job: Job | None = None
 
     @property
@@ -77,15 +78,15 @@ class _Here(Pool):
     def next(self) -> tuple[Job, Ended]:
         assert self._job is not None
         job, self._job = self._job, None
-        return job, run_job(job, self._root, self._where, self._progress)
+        return job, run_job(job, self._root, self._means, self._progress)
 
 
 @final
 class _Several(Pool):
     """Processes that live as long as the pool; one that dies takes only its own job with it."""
 
-    def __init__(self, processes: int, root: Path, where: torch.device) -> None:
-        self._root, self._where = root, where
+    def __init__(self, processes: int, root: Path, means: Means) -> None:
+        self._root, self._means = root, means
         self._threads = max(1, torch.get_num_threads() // processes)
         self._context = multiprocessing.get_context("spawn")  # a forked torch may hang
         self._idle: list[tuple[BaseProcess, Connection]] = []
@@ -107,7 +108,7 @@ class _Several(Pool):
 
     def _born(self) -> tuple[BaseProcess, Connection]:
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, self._root, str(self._where), self._threads)
+        arguments = (theirs, self._root, self._means, self._threads)
         process = self._context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
@@ -136,7 +137,7 @@ class _Several(Pool):
             process.join()
 
 
-def _serve(jobs: Connection, root: Path, where: str, threads: int) -> None:
+def _serve(jobs: Connection, root: Path, means: Means, threads: int) -> None:
     """Run jobs as they come, until there is nobody to send them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says when to stop
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is for the parent's result
@@ -144,7 +145,7 @@ def _serve(jobs: Connection, root: Path, where: str, threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):
         while True:
-            jobs.send(run_job(jobs.recv(), root, torch.device(where), lambda share: None))
+            jobs.send(run_job(jobs.recv(), root, means, lambda share: None))
 
 
 def _outlive_nobody() -> None:

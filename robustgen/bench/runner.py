@@ -8,9 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple, final
 
-import torch
-
-from robustgen.bench.cell import Cell, deep, key, needs
+from robustgen.bench.cell import Cell, Means, deep, key, needs
 from robustgen.bench.places import identities
 from robustgen.bench.processes import pool_of
 from robustgen.bench.store import Store
@@ -98,7 +96,7 @@ def run(
     root: Path,
     *,
     processes: int = 1,
-    device: torch.device | None = None,
+    means: Means | None = None,
     told: Callable[[News], None] = lambda news: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Outcome:
@@ -120,7 +118,7 @@ def run(
             failed[job.key] = ended.error
         told(News(len(done) - before + len(failed), of, job, ended))
 
-    with pool_of(min(processes, max(of, 1)), root, device or torch.device("cpu"), progress) as pool:
+    with pool_of(min(processes, max(of, 1)), root, means or Means(), progress) as pool:
         while todo or pool.busy:
             for job in [job for job in todo if not failed.keys().isdisjoint(job.needs)]:
                 todo.remove(job)

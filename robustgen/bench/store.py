@@ -20,10 +20,9 @@ from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from robustgen.artifacts import digest, to_json, write_atomically
-from robustgen.bench.cell import Found
+from robustgen.bench.cell import Found, Means
 from robustgen.data.cache import file_sha256
 from robustgen.errors import ArtifactError
 from robustgen.runtime import describe, versions
@@ -80,7 +79,7 @@ class Store:
             raise ArtifactError(f"{again}: {ARRAYS} is missing")
         return Stored(place, config, json.loads(text), seconds)
 
-    def write(self, directory: Path, config: dict[str, Any], found: Found, seconds: float, where: torch.device) -> None:
+    def write(self, directory: Path, config: dict[str, Any], found: Found, seconds: float, means: Means) -> None:
         """Write what a cell found into `directory`, a staged one; the configuration comes last."""
         text = to_json(found.metrics).encode()
         (directory / METRICS).write_bytes(text)
@@ -94,7 +93,8 @@ class Store:
             "files": files,
             "seconds": seconds,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": describe(where),
+            "device": describe(means.device),
+            "precision": means.precision,
             "versions": versions(),
         }
         (directory / CONFIG).write_text(to_json(whole), encoding="utf-8")

@@ -10,10 +10,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import final
 
-import torch
-
 from robustgen.artifacts import is_artifact, read_artifact, staged
-from robustgen.bench.cell import Cell, Work, config, key
+from robustgen.bench.cell import Cell, Means, Work, config, key
 from robustgen.bench.places import open_data
 from robustgen.bench.store import Store
 from robustgen.data.source import Source
@@ -55,7 +53,7 @@ def _source(name: str) -> Source:
     return replace(found)  # what one cell notes as skipped is not another's
 
 
-def run_job(job: Job, root: Path, where: torch.device, progress: Callable[[float], None]) -> Ended:
+def run_job(job: Job, root: Path, means: Means, progress: Callable[[float], None]) -> Ended:
     """Run the cell and store what it finds; a failure is stored beside, never raised (but for interruptions)."""
     store, began = Store(root), time.perf_counter()
     try:
@@ -66,9 +64,9 @@ def run_job(job: Job, root: Path, where: torch.device, progress: Callable[[float
     place = partial(_place, store, job)
     try:
         with staged(store.place(job.key), False, job.key) as directory:
-            found = job.cell.run(Work(directory, place, _source, where, progress))
+            found = job.cell.run(Work(directory, place, _source, means, progress))
             seconds = time.perf_counter() - began
-            store.write(directory, config(job.cell, job.identities) | {"title": job.label}, found, seconds, where)
+            store.write(directory, config(job.cell, job.identities) | {"title": job.label}, found, seconds, means)
     except Exception as error:  # noqa: BLE001 - one cell's failure must not stop the others
         said = f"{type(error).__name__}: {error}"
         if isinstance(error, ArtifactError) and _drop_damaged(store, job.needs):

@@ -17,7 +17,7 @@ from robustgen.attacks.base import Attack, check_inputs
 from robustgen.attacks.evading import EvadingPGD
 from robustgen.attacks.evading_carlini_wagner import EvadingCarliniWagner
 from robustgen.attacks.matching import Pool
-from robustgen.attacks.passes import evaluated
+from robustgen.attacks.passes import Precision, evaluated
 from robustgen.calibration import Threshold
 from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
@@ -118,6 +118,7 @@ def evade(
     smallest: bool = False,
     seed: int = 0,
     batch_size: int | None = None,
+    precision: Precision = "float32",
     progress: Callable[[float], None] | None = None,
 ) -> Evasion:
     """Try the attacks of `bundle` on each input, the later ones on those that still hold; with `every`, all on all.
@@ -131,13 +132,35 @@ def evade(
     guard's, and of a random guard those of most of 40 fresh draws, of classifier and score together.
     Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
     that is learnt first, on the pool (`imitate`). `smallest`: carlini-wagner goes on after its first success, to the
-    nearest that it finds. `progress`: called with the number of inputs just done. Raises
+    nearest that it finds. `precision`: of the attacks' searches, see `Attack`; that of layers of the guard's detectors
+    too where the guard is `evaluated`. `progress`: called with the number of inputs just done. Raises
     `UsageError` for unknown names and inputs that do not fit.
     """
     check_inputs(threat, x, y)
-    spend = _spend(bundle)
+    with evaluated(guard, channels_last=True):  # type: ignore[arg-type]  # what is no module is left as it is
+        return _evade(
+            guard, x, y, threat, _spend(bundle), only, every, pool, known or {}, held, score, smallest,
+            {"seed": seed, "batch_size": batch_size, "precision": precision}, progress or (lambda _: None),
+        )  # fmt: skip
+
+
+def _evade(
+    guard: Guarded,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    spend: Bundle,
+    only: Sequence[str] | None,
+    every: bool,
+    pool: Tensor | None,
+    known: Mapping[str, Tensor],
+    held: Tensor | None,
+    score: Score | None,
+    smallest: bool,
+    settings: dict[str, Any],
+    done: Callable[[float], None],
+) -> Evasion:
     draws = spend.draws if guard.random else 1
-    settings = {"seed": seed, "batch_size": batch_size}
     if random_classifier(guard):  # every pass averages draws of classifier and score together
         settings["eot"], draws = draws, 1
     seen = x if pool is None else pool
@@ -152,14 +175,12 @@ def evade(
     blind = not guard.differentiable and score is None and len(x) > 0
     surrogate = blind and any(isinstance(attack, _FOLLOWING) for attack in attacks.values())
     if surrogate:
-        attacks = made(with_gradient_of(guard.score, imitate(guard, seen, threat, seed=seed)))
-    known = known or {}
+        attacks = made(with_gradient_of(guard.score, imitate(guard, seen, threat, seed=settings["seed"])))
     siege = _Siege(guard, x, y, threat, (*attacks, "clean", *known))
     siege.take("clean", torch.arange(len(x), device=x.device), x)
     for name, points in known.items():
         siege.take(name, torch.arange(len(x), device=x.device), points.to(x))
     skipped = torch.zeros_like(siege.lost) if held is None else held.to(x.device)
-    done = progress or (lambda _: None)
     done(0 if every else int((siege.lost | skipped).sum()))
     for number, (name, attack) in enumerate(attacks.items(), start=1):
         row = (~skipped if every else ~(siege.lost | skipped)).nonzero()[:, 0]

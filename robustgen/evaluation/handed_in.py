@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from robustgen.attacks.base import Attack
+from robustgen.attacks.passes import evaluated
 from robustgen.evaluation.adaptive import DRAWS, Evasion, Guarded, evade, random_classifier, verdicts
 from robustgen.evaluation.noise import rounded
 from robustgen.evaluation.quantise import LEVELS, settled
@@ -112,7 +113,8 @@ def as_images(
     if not len(x):
         return found
     began = time.perf_counter()
-    made, row, again = _images(guard, x, y, threat, found, options)
+    with evaluated(guard, channels_last=True):  # type: ignore[arg-type]  # what is no module is left as it is
+        made, row, again = _images(guard, x, y, threat, found, options)
     wrong, accepted, score, _ = verdicts(guard, made, y, DRAWS if guard.random else 1)
     forward, backward = found.forward.clone(), found.backward.clone()
     if again is not None:

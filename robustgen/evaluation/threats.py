@@ -17,7 +17,7 @@ from robustgen.attacks.apgd import APGD
 from robustgen.attacks.base import Attack
 from robustgen.attacks.ddn import DDN
 from robustgen.attacks.fgsm import FGSM
-from robustgen.attacks.passes import evaluated
+from robustgen.attacks.passes import Precision, evaluated
 from robustgen.attacks.pgd import PGD
 from robustgen.attacks.square import Square
 from robustgen.data.source import DataSpec, Source
@@ -86,6 +86,7 @@ class Plan:
     steps: int = 40
     queries: int = 500
     seed: int = 0
+    precision: Precision = "float32"
 
 
 def oblivious(
@@ -213,6 +214,7 @@ def evaluate(
             fit_seconds=fit_seconds,
         )
         figures["checks"] = [check.to_json() for check in checks]
+        figures["precision"] = plan.precision
     figures["certified"] = certified_figures(guard, x, y, threat)  # of the layers as they are when none is attacked
     return figures, _stored(clean, attacked)
 
@@ -250,7 +252,7 @@ def _knowing(
         known = {} if inside is None else {"smaller ball": inside.x_adv}
         if first is not None:
             known["auto-attack"] = first.x_adv
-        common: dict[str, Any] = {"held": held, "seed": plan.seed}
+        common: dict[str, Any] = {"held": held, "seed": plan.seed, "precision": plan.precision}
 
         told(f"attacks that know the detector, eps {size:g}", 0.1)
         began = time.perf_counter()
@@ -258,7 +260,8 @@ def _knowing(
         found.append(_evaded("W", kind, row, inside, guard, label, began, held))
         if spec.kind == "image":
             told(f"the same in image files, eps {size:g}", 0.5)
-            made = as_images(guard, x, y, threat, inside, bundle=plan.bundle, seed=plan.seed)
+            further: dict[str, Any] = {"seed": plan.seed, "precision": plan.precision}
+            made = as_images(guard, x, y, threat, inside, bundle=plan.bundle, **further)
             found.append(
                 _evaded("W", kind._replace(attack=f"{plan.bundle}, 8 bit"), row, made, guard, label, began, held)
             )

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import bench_toys as toys
 from robustgen.bench import adversarial_page
 from robustgen.bench.adversarial import merged
 from robustgen.bench.attacks_section import attack_by_attack
-from robustgen.bench.cell import Found, config, key
+from robustgen.bench.cell import Found, Means, config, key
 from robustgen.bench.compare import compared
 from robustgen.bench.figures import METRICS, Figure, over_parts, over_seeds, written
 from robustgen.bench.gates import check_gates, gates, judge, rows_of
@@ -70,7 +69,7 @@ def stored(
                 masked=detector == "knn",
             )
             edit(found)
-            store.write(place, config(listed.cell, hashes), Found(found), 3.0, torch.device("cpu"))
+            store.write(place, config(listed.cell, hashes), Found(found), 3.0, Means())
     return leaderboard(suite, store)
 
 
@@ -103,7 +102,7 @@ def test_a_plain_classifier_condemns_no_system_while_the_robust_one_is_not_measu
             place = store.place(key(listed.cell, hashes))
             place.mkdir(parents=True)
             found = toys.metrics("isolation-forest", "plain", int(str(listed.axes["seed"])), 0.99, adaptive=False)
-            store.write(place, config(listed.cell, hashes), Found(found), 3.0, torch.device("cpu"))
+            store.write(place, config(listed.cell, hashes), Found(found), 3.0, Means())
     check = leaderboard(suite, store).boards[0].rows[0].detail["checks"][-1]
     assert (check["name"], check["passed"]) == ("best known classifier", None)
     (row,) = [row for row in stored(suite, tmp_path / "whole", SKILLS).boards[0].rows if row.name == "isolation-forest"]
