@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustgen.attacks import passes
 from robustgen.attacks.base import AttackResult
 from robustgen.attacks.input_conv import FastInputGradient
 from robustgen.attacks.mi_fgsm import MIFGSM
@@ -266,11 +267,71 @@ def test_momentum_is_a_running_sum_of_gradients(generator: torch.Generator) -> N
         MIFGSM(threat=LINF, decay=-1)
 
 
+class Seeing(nn.Module):
+    """A layer that notes which type its inputs have, with gradients and without, and lies in bfloat16: there it has
+    fooled every input.
+    """
+
+    def __init__(self, lies: bool) -> None:
+        super().__init__()
+        self.lies, self.seen = lies, set[tuple[bool, torch.dtype]]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add((torch.is_grad_enabled(), x.dtype))
+        if self.lies and x.dtype == torch.bfloat16:
+            return x.flip(1)
+        return x
+
+
+def stack(lies: bool, generator: torch.Generator) -> tuple[nn.Sequential, Seeing, Tensor, Tensor]:
+    """Two classes that no change within 0.03 can confuse."""
+    first = nn.Linear(30, 2)
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(2, 30)), first.bias.copy_(torch.tensor([0.5, 0.0]))
+    seeing = Seeing(lies)
+    x = torch.rand(20, 30, generator=generator)
+    x[:, 0] = x[:, 1]
+    return nn.Sequential(first, seeing), seeing, x, torch.zeros(20, dtype=torch.int64)
+
+
+def test_mixed_precision_takes_gradients_in_bfloat16_and_believes_no_success_there(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "has_bfloat16", lambda _: True)
+    for lies in (False, True):
+        model, seeing, x, y = stack(lies, generator)
+        found = PGD(threat=LINF, steps=5, precision="mixed").run(model, x, y, verify=False)
+        assert seeing.seen == {(True, torch.bfloat16), (False, torch.float32)}
+        assert not found.success.any()
+        assert (found.backward == 5).all()  # nobody left early
+        assert (found.forward == (11 if lies else 6)).all()  # each success that was claimed is looked at again
+        assert model(x).dtype == torch.float32
+        assert (model[0].weight.dtype, type(model)) == (torch.float32, nn.Sequential)
+
+
+def test_mixed_precision_fools_whom_float32_fools(
+    victim: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y = victim
+    for eps in (0.01, 0.03, 0.3):
+        attack = PGD(threat=replace(LINF, eps=eps), steps=20)
+        full = attack.run(model, x, y)
+        monkeypatch.setattr(passes, "has_bfloat16", lambda _: True)
+        mixed = replace(attack, precision="mixed").run(model, x, y)
+        assert torch.equal(mixed.success, model(mixed.x_adv).argmax(1) != y)  # verdicts are the model's own
+        assert int((mixed.success != full.success).sum()) <= 1
+        assert attack.threat.allows(mixed.x_adv, x).all()
+        monkeypatch.setattr(passes, "has_bfloat16", lambda _: False)
+        same = replace(attack, precision="mixed").run(model, x, y)
+        assert torch.equal(same.x_adv, full.x_adv)  # a device without bfloat16 does what it can
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"eot": 0}, "draws to average"),
-        ({"precision": "float16"}, "float32 or bfloat16"),
+        ({"precision": "float16"}, "float32, bfloat16, mixed, but 'float16'"),
+        ({"precision": "mixed", "compile": True}, "leave one out"),
         ({"threat": ThreatModel("l0", 3)}, "works in linf, l2, l1"),
     ],
 )

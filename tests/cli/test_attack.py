@@ -91,7 +91,7 @@ def test_targets(run: Callable[..., Any], common: tuple[object, ...], target: st
         ("pgd", ["--norm", "l0"], ["PGD works in linf, l2, l1", "l0"]),
         ("pgd", ["--mode", "everything"], ["mode=everything", "evaluate, max-loss, last"]),
         ("fgsm", ["--mode", "last"], ["'mode'"]),
-        ("pgd", ["--precision", "float16"], ["float32 or bfloat16", "'float16'"]),
+        ("pgd", ["--precision", "float16"], ["unknown precision 'float16'", "known: bfloat16, float32, mixed"]),
         ("pgd", ["--param", "eot=3"], ["'eot'"]),
         ("pgd", ["--quantise", "uint9"], ["'uint9'", "did you mean 'uint8'"]),
         ("pgd", ["--norm", "l7"], ["unknown norm 'l7'", "linf"]),

@@ -193,8 +193,8 @@ def test_what_is_wrong_is_said(refused: Callable[..., str], two: Path) -> None:
     assert "give --eps" in refused(*attack, *guard)
     assert "one number" in refused(*attack, *guard, "--eps", "0.1,0.2")
     assert "standard or strong" in refused(*attack, *guard, "--eps", 0.1, "--bundle", "long")
-    for given in (("--param", "steps=3"), ("--targeted", "next"), ("--mode", "last"), ("--precision", "bfloat16"),
-                  ("--compile",), ("--steps", 3), ("--restarts", 2), ("--step-size", 0.1), ("--loss", "dlr"),
+    for given in (("--param", "steps=3"), ("--targeted", "next"), ("--mode", "last"), ("--compile",), ("--steps", 3),
+                  ("--restarts", 2), ("--step-size", 0.1), ("--loss", "dlr"),
                   ("--no-random-start",), ("--trust",)):  # fmt: skip
         said = refused(*attack, *guard, "--eps", 0.1, *given)
         assert "adaptive takes no " in said
@@ -205,4 +205,5 @@ def test_what_is_wrong_is_said(refused: Callable[..., str], two: Path) -> None:
     assert "came with adaptive-strong" in refused(
         "attack", "adaptive-strong", *data, *guard, "--eps", 0.1, "--bundle", "strong"
     )
+    assert "did you mean 'mixed'" in refused(*attack, *guard, "--eps", 0.1, "--precision", "mixd")
     assert "leave --guard" in refused("attack", "pgd", *data, *guard, "--eps", 0.1)

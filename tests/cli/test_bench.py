@@ -49,6 +49,8 @@ def test_a_suite_is_run_ranked_and_not_run_again(run: Callable[..., Any], suite:
     assert json.loads((tmp_path / "out" / "leaderboard.json").read_text())["boards"] == ran.json["boards"]
     assert (tmp_path / "out" / "index.html").is_file()
     assert "| knn |" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+    stored = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").glob("*/config.json")]
+    assert {config["precision"] for config in stored} == {"float32"}
     again = run("bench", suite, "--out", out)
     assert again.code == 0
     assert "0 done now, 4 were done before" in again.out
@@ -83,8 +85,10 @@ def test_gates_and_comparison(run: Callable[..., Any], refused: Callable[..., st
 
 def test_only_some_of_it(run: Callable[..., Any], refused: Callable[..., str], suite: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    ran = run("bench", suite, "--out", out, "--only", "knn", "--json").json
+    ran = run("bench", suite, "--out", out, "--only", "knn", "--precision", "mixed", "--json").json
     assert ran["run"]["done_now"] == 2
+    stored = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").glob("*/config.json")]
+    assert {config["precision"] for config in stored} == {"mixed"}
     assert ran["cells"] == {"done": 2, "of": 4, "failed": {}}
     assert "matches none of the 4 cells" in refused("bench", suite, "--out", out, "--only", "zzz")
 
@@ -108,6 +112,7 @@ def test_what_is_refused(
 ) -> None:
     assert "name a suite" in refused("bench")
     assert "did you mean 'quick'" in refused("bench", "quik")
+    assert "did you mean 'mixed'" in refused("bench", suite, "--precision", "mixt")
     monkeypatch.delenv("ROBUSTGEN_EXTRA_DATA", raising=False)
     said = refused("bench", "tables", "--out", str(tmp_path / "tables"))
     assert "ROBUSTGEN_EXTRA_DATA is not set" in said

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustgen.attacks import passes
 from robustgen.attacks.evading import EvadingPGD
 from robustgen.attacks.pgd import PGD
 from robustgen.calibration import Threshold
@@ -64,6 +65,38 @@ class Toy:
 
     def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         return self.rule(x, self.classifier(x).argmax(1) if label is None else label)
+
+
+class Layered(nn.Module):
+    """`Toy` with its score made of layers, which note the types that they work in."""
+
+    differentiable, random = True, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier, self.seen = Sides(), set[tuple[bool, torch.dtype]]()
+        layer = nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([[0.0, 1.0]]))
+        layer.register_forward_hook(self._note)
+        self.stack = nn.Sequential(layer)
+        self.toy = Toy()
+
+    def _note(self, module: nn.Module, given: object, found: Tensor) -> None:
+        self.seen.add((torch.is_grad_enabled(), found.dtype))
+
+    @property
+    def threshold(self) -> Threshold:
+        return self.toy.threshold
+
+    @property
+    def calibration_scores(self) -> Any:
+        return self.toy.calibration_scores
+
+    def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        seen = self.stack(x)[:, 0]
+        assert seen.dtype == x.dtype
+        return second(torch.stack([x[:, 0], seen], 1), self.classifier(x).argmax(1) if label is None else label)
 
 
 def near_the_border(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -411,3 +444,23 @@ def test_what_is_held_is_not_tried_and_changes_nothing_for_the_others(generator:
     for name, tried in part.tried.items():
         assert torch.equal(tried, ~held) or name == "clean"
     is_true(Toy(), part, x, y)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_layers_of_a_detector_are_searched_through_in_mixed_precision_and_judged_in_full(
+    native: bool, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = near_the_border(30, generator)
+    full = evade(Layered(), x, y, THREAT, only=["s-pgd", "square"])
+    monkeypatch.setattr(passes, "has_bfloat16", lambda _: native)
+    guard = Layered()
+    mixed = evade(guard, x, y, THREAT, only=["s-pgd", "square"], precision="mixed")
+    searched = torch.bfloat16 if native else torch.float32
+    assert {dtype for graded, dtype in guard.seen if graded} == {searched}
+    assert (False, torch.float32) in guard.seen
+    assert torch.equal(mixed.lost, full.lost)
+    assert 0 < int(full.lost.sum()) < 30
+    wrong, accepted, *_ = verdicts(guard, mixed.x_adv, y)
+    assert torch.equal(wrong & accepted, mixed.lost)
+    if not native:
+        assert torch.equal(mixed.x_adv, full.x_adv)
