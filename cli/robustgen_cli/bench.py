@@ -58,6 +58,15 @@ def bench(
         bool,
         typer.Option("--resume", help="Go on in --out although the suite has changed; cells that have not are kept."),
     ] = False,
+    take: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--take",
+            metavar="DIRECTORY",
+            help="Take over finished cells from other results, such as another machine's part (--only) of the suite; "
+            "may be repeated.",
+        ),
+    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Cells at a time, each in a process with its share of the threads.")
     ] = 1,
@@ -130,11 +139,12 @@ def bench(
         check_gates(chosen, limits)
         cells = plan(chosen, only or ())
     root = out if out is not None else Path(f"bench-{chosen.name}")
-    store = Store(root)
+    store, others = Store(root), [Store(other).existing() for other in take or ()]
     claim(chosen, store, resume, write=not dry_run)
     if dry_run:
         _list(cells, store, json)
         return
+    taken = sum(store.take(other, [job.key for job in cells]) for other in others)
     runtime.keep_freed_memory()
     with _progress(quiet) as (told, share):
         outcome = run(cells, root, processes=jobs, means=means, told=told, progress=share)
@@ -142,11 +152,12 @@ def bench(
     write(found, root, shlex.join(["robustgen", *sys.argv[1:]]))
     missed = judge(rows_of(found.boards), limits)
     if json:
-        output.emit(found.to_json() | {"run": _ran(outcome), "missed": missed})
+        output.emit(found.to_json() | {"run": _ran(outcome) | {"taken": taken}, "missed": missed})
     else:
         for board in found.boards:
             output.table(board.title, *board.brief())
-        output.facts([("cells", _said(outcome)), ("page", str((root / "index.html").resolve()))])
+        more = f", {taken} of them taken over" if taken else ""
+        output.facts([("cells", _said(outcome) + more), ("page", str((root / "index.html").resolve()))])
     _tell_failures(outcome, store)
     if missed:
         raise RobustgenError("; ".join(missed))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,10 +21,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from robustgen.artifacts import digest, to_json, write_atomically
+from robustgen.artifacts import digest, staged, to_json, write_atomically
 from robustgen.bench.cell import Found, Means
 from robustgen.data.cache import file_sha256
-from robustgen.errors import ArtifactError
+from robustgen.errors import ArtifactError, UsageError
 from robustgen.runtime import describe, versions
 
 FORMAT = 1
@@ -98,6 +98,25 @@ class Store:
             "versions": versions(),
         }
         (directory / CONFIG).write_text(to_json(whole), encoding="utf-8")
+
+    def existing(self) -> Store:
+        """This store. Raises `UsageError` if it holds no results."""
+        if not (self.root / "cells").is_dir():
+            raise UsageError(f"{self.root} holds no results of 'robustgen bench': name what was its --out")
+        return self
+
+    def take(self, other: Store, keys: Iterable[str]) -> int:
+        """Copy those of the cells `keys` that are done in `other` and not here, with what they left behind, and return
+        how many. Raises `ArtifactError` for a damaged cell there.
+        """
+        taken = 0
+        for key in keys:
+            if self.place(key).exists() or other.read(key) is None:
+                continue
+            with staged(self.place(key)) as directory:
+                shutil.copytree(other.place(key), directory, dirs_exist_ok=True)
+            taken += 1
+        return taken
 
     def drop(self, key: str) -> None:
         """Forget a damaged cell."""

@@ -200,6 +200,27 @@ def test_a_need_of_finished_cells_alone_is_not_made_again(tmp_path: Path) -> Non
     assert run(jobs, tmp_path / "out") == Outcome(1, 0, {})
 
 
+def test_finished_cells_of_another_store_are_copied_whole(tmp_path: Path) -> None:
+    log, suite = tmp_path / "log", suite_of(tmp_path / "log", "a", "b", a={"fault": "error"})
+    run(plan(suite), tmp_path / "one")
+    jobs = plan(suite)
+    keys, store, other = [job.key for job in jobs], Store(tmp_path / "two"), Store(tmp_path / "one")
+    assert store.take(other, keys) == 4  # two bases and two of b; a failed there
+    assert [state(store, job) for job in jobs].count("done") == 4
+    assert (store.place(keys[0]) / "number").read_text(encoding="utf-8") == "0"  # what others need came along
+    assert store.take(other, keys) == 0
+    assert store.take(store, keys) == 0
+    before = len(lines(log))
+    assert run(plan(suite), tmp_path / "two").now == 0
+    assert not [line for line in lines(log)[before:] if line.startswith(("base", "begin b"))]
+    (other.place(keys[0]) / "metrics.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="damaged"):
+        Store(tmp_path / "three").take(other, keys)
+    assert state(Store(tmp_path / "three"), jobs[0]) == "to do"
+    with pytest.raises(UsageError, match="holds no results"):
+        Store(tmp_path / "nowhere").existing()
+
+
 def test_a_folder_belongs_to_one_suite(tmp_path: Path) -> None:
     suite, other = suite_of(tmp_path / "log", "a"), suite_of(tmp_path / "log", "a", "b")
     store = Store(tmp_path / "out")

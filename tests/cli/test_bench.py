@@ -42,7 +42,7 @@ def test_a_suite_is_run_ranked_and_not_run_again(run: Callable[..., Any], suite:
     assert not (tmp_path / "out").exists()
     ran = run("bench", suite, "--out", out, "--json")
     assert ran.code == 0
-    assert ran.json["run"] == {"done_before": 0, "done_now": 4, "failed": {}}
+    assert ran.json["run"] == {"done_before": 0, "done_now": 4, "taken": 0, "failed": {}}
     (board,) = ran.json["boards"]
     assert {row["name"] for row in board["rows"]} == {"pca", "knn"}
     assert all(row["metrics"]["auroc"]["value"] > 0.9 for row in board["rows"])
@@ -91,6 +91,22 @@ def test_only_some_of_it(run: Callable[..., Any], refused: Callable[..., str], s
     assert {config["precision"] for config in stored} == {"mixed"}
     assert ran["cells"] == {"done": 2, "of": 4, "failed": {}}
     assert "matches none of the 4 cells" in refused("bench", suite, "--out", out, "--only", "zzz")
+
+
+def test_parts_that_were_run_elsewhere_are_taken_over(
+    run: Callable[..., Any], refused: Callable[..., str], suite: str, tmp_path: Path
+) -> None:
+    for name in ("knn", "pca"):
+        run("bench", suite, "--out", tmp_path / name, "--only", name)
+    whole = run(
+        "bench", suite, "--out", tmp_path / "out", "--take", tmp_path / "knn", "--take", tmp_path / "pca", "--json"
+    )
+    assert whole.json["run"] == {"done_before": 4, "done_now": 0, "taken": 4, "failed": {}}
+    assert whole.json["cells"]["done"] == 4
+    again = run("bench", suite, "--out", tmp_path / "knn", "--take", tmp_path / "out")
+    assert "0 done now, 4 were done before, 2 of them taken over" in again.out
+    assert "holds no results" in refused("bench", suite, "--out", tmp_path / "new", "--take", tmp_path / "nowhere")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_failed_cell_is_told_and_retried(run: Callable[..., Any], suite: str, tmp_path: Path) -> None:
@@ -143,4 +159,4 @@ def test_a_changed_suite_goes_on_only_if_asked(
     Path(suite).write_text(SUITE.replace('"knn"', '"k-means"'), encoding="utf-8")
     assert "with other cells or settings" in refused("bench", suite, "--out", out)
     ran = run("bench", suite, "--out", out, "--resume", "--json").json
-    assert ran["run"] == {"done_before": 2, "done_now": 2, "failed": {}}
+    assert ran["run"] == {"done_before": 2, "done_now": 2, "taken": 0, "failed": {}}
