@@ -134,6 +134,14 @@ def attack(
             show_default="1",
         ),
     ] = None,
+    screen: Annotated[
+        bool,
+        typer.Option(
+            "--screen",
+            help="With 'adaptive': leave out inputs that Auto-Attack on the classifier alone does not fool, and count "
+            "them as held. Beside a classifier that was trained against attacks that is several times as fast.",
+        ),
+    ] = False,
     precision: o.Precision = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model: pays for long attacks.")] = False,
     quantise: Annotated[
@@ -206,10 +214,12 @@ def attack(
         attack_guard(
             name, guard, data, eps, norm=norm, bundle=bundle, only=only, draws=eot, rounded=_rounded(quantise), out=out,
             split=split, limit=limit, size=size, device=device, seed=seed, batch_size=batch_size,
-            precision=precision, diagnose=diagnose, json=json, quiet=quiet, force=force,
+            precision=precision, screen=screen, diagnose=diagnose, json=json, quiet=quiet, force=force,
         )  # fmt: skip
         return
     eot = eot or 1
+    if screen:
+        raise UsageError(f"--screen is for adaptive, which attacks a guard: leave it out of {name}")
     if model is None or guard is not None or bundle is not None or only:
         raise UsageError(f"{name} attacks a model: give --model, and leave --guard, --bundle and --only to adaptive")
     # all that can be checked before anything is loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from robustgen.data.source import Batch, Source
     from robustgen.evaluation.adaptive import Evasion
     from robustgen.evaluation.bundles import Bundle
+    from robustgen.evaluation.screening import Alone
     from robustgen.guard import Guard
     from robustgen.threat import ThreatModel
 
@@ -30,13 +32,15 @@ if TYPE_CHECKING:
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
 _CHECKED = 40  # inputs of the masking checks
-_FORM = 4  # of a stored block: a run that another form left half done begins anew
+_FORM = 5  # of a stored block: a run that another form left half done begins anew
 _SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
 
 
 @dataclass(frozen=True, eq=False)
 class _Siege:
-    """A guard, and all that decides how its inputs are attacked. `rounded`: whether inputs are handed in as images."""
+    """A guard, and all that decides how its inputs are attacked. `rounded`: whether inputs are handed in as images.
+    `screen`: whether what the classifier holds on its own is left out.
+    """
 
     guard: Guard
     threat: ThreatModel
@@ -48,6 +52,7 @@ class _Siege:
     seed: int
     batch_size: int | None
     precision: Precision
+    screen: bool
 
     @property
     def smallest(self) -> bool:
@@ -84,6 +89,7 @@ def attack_guard(
     seed: int,
     batch_size: int | None,
     precision: str,
+    screen: bool,
     diagnose: bool,
     json: bool,
     quiet: bool,
@@ -113,6 +119,11 @@ def attack_guard(
     runtime.keep_freed_memory()
     loaded = Guard.load(guard).to(where)
     source, part = data_for(data, loaded.loaded, split, size=size)
+    if screen and loaded.random_classifier:
+        raise UsageError(
+            "--screen leaves out what Auto-Attack on the classifier alone does not fool, and this classifier draws "
+            "random numbers, of which Auto-Attack sees one draw at a time: leave --screen out"
+        )
     threat = threat_on(source.spec, norm or "linf", eps[0])
     if rounded:
         check_box(threat)
@@ -136,9 +147,10 @@ def attack_guard(
         seed=seed,
         device=str(where),
         precision=searched,
+        screen=screen,
     )
     pool = source.read(source.spread("calibration", 2000)).x.to(where)
-    siege = _Siege(loaded, threat, chosen, spend, members, pool, rounded, seed, batch_size, searched)
+    siege = _Siege(loaded, threat, chosen, spend, members, pool, rounded, seed, batch_size, searched, screen)
     if draws is not None and not loaded.random:
         output.warn([f"--eot {draws} changes nothing: this guard answers the same input always alike"], quiet)
     with nullcontext() if out is None else staged(out, force, key) as directory:
@@ -197,11 +209,17 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
     from robustgen.errors import DataError
     from robustgen.evaluation.adaptive import DRAWS, verdicts
     from robustgen.evaluation.attacked import predict
+    from robustgen.evaluation.screening import alone
 
     if batch.y is None:
         raise DataError("an attack needs labelled inputs, and these have no labels")
     wrong, accepted, score, _ = verdicts(siege.guard, batch.x, batch.y, DRAWS if siege.guard.random else 1)
-    found, evasion = _evaded(siege, batch.x, batch.y, progress)
+    began = time.perf_counter()
+    (first,) = (
+        alone(siege.guard.classifier, batch.x, batch.y, [siege.threat], seed=siege.seed) if siege.screen else [None]
+    )
+    spent = time.perf_counter() - began
+    found, evasion = _evaded(siege, batch.x, batch.y, first, progress)
     said = partial(predict, siege.guard.classifier, batch_size=siege.batch_size or _BLOCK)
     tensors = {
         "index": batch.index,
@@ -224,14 +242,19 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
         tensors["lost_unrounded"] = found.lost
     n = len(batch.y)
     return {name: value.cpu().numpy() for name, value in tensors.items()} | {
-        "seconds": np.full(n, sum(evasion.seconds.values()) / max(1, n)),
+        "held": np.zeros(n, dtype=bool) if first is None else ~first.fooled.cpu().numpy(),
+        "seconds": np.full(n, (spent + sum(evasion.seconds.values())) / max(1, n)),
         "members": np.asarray(evasion.members),
         "surrogate": np.full(n, evasion.surrogate),
     }
 
 
-def _evaded(siege: _Siege, x: Tensor, y: Tensor, progress: Callable[[float], None]) -> tuple[Evasion, Evasion]:
-    """What became of the inputs, and what became of them in image files, the same where nothing is rounded."""
+def _evaded(
+    siege: _Siege, x: Tensor, y: Tensor, first: Alone | None, progress: Callable[[float], None]
+) -> tuple[Evasion, Evasion]:
+    """What became of the inputs, and what became of them in image files, the same where nothing is rounded. `first`:
+    what Auto-Attack made of them against the classifier.
+    """
     import torch
 
     from robustgen.evaluation.adaptive import evade
@@ -241,7 +264,8 @@ def _evaded(siege: _Siege, x: Tensor, y: Tensor, progress: Callable[[float], Non
         "bundle": siege.bundle, "only": siege.only, "pool": siege.pool, "smallest": siege.smallest,
         "seed": siege.seed, "batch_size": siege.batch_size, "precision": siege.precision,
     }  # fmt: skip
-    found = evade(siege.guard, x, y, siege.threat, **given, progress=progress)  # type: ignore[arg-type]
+    before = {} if first is None else {"known": {"auto-attack": first.x_adv}, "held": ~first.fooled}
+    found = evade(siege.guard, x, y, siege.threat, **given, **before, progress=progress)  # type: ignore[arg-type]
     if not siege.rounded:
         return found, found
     made = as_images(siege.guard, x, y, siege.threat, found, **given)
@@ -301,6 +325,7 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "threshold": siege.guard.threshold.value,
         "precision": siege.precision,
         "surrogate": bool(samples["surrogate"].any()),
+        "left_out": int(samples["held"].sum()) if siege.screen else None,
         "n": n,
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},
         "quantise": _rounding(samples),
@@ -352,7 +377,9 @@ def _print(title: str, summary: dict[str, Any]) -> None:
     gradients = []
     if summary["surrogate"]:
         gradients = [("gradients", "of a stand-in learnt from answers", "a stronger attack may exist")]
-    rows = [*shares, *rounding, *found, *sizes, *gradients, seconds, *_checks(summary["checks"])]
+    left = summary["left_out"]
+    screened = [] if left is None else [("held by the classifier alone", str(left), "left out of attacks on the guard")]
+    rows = [*shares, *rounding, *screened, *found, *sizes, *gradients, seconds, *_checks(summary["checks"])]
     output.table(title, ("", "value", "95 % interval"), rows)
     if summary["curve"]:
         points = [

@@ -134,6 +134,12 @@ def _words(summary: Mapping[str, Any], size: str) -> str:
     )
     if summary["surrogate"]:
         said += " The guard has no gradients: a network that has learnt its score from answers lent its own."
+    left = summary.get("left_out")
+    if left is not None:
+        said += (
+            f" {left} of them, whose label Auto-Attack on the classifier alone did not change, were left out and count "
+            "as held: what gets past a guard needs a wrong label."
+        )
     rounding: Mapping[str, float] | None = summary.get("quantise")
     if rounding is not None:
         said += (

@@ -58,6 +58,29 @@ def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
     assert "What the detectors say" in page
 
 
+def test_what_the_classifier_holds_alone_is_left_out_where_asked(run: Run, two: Path, tmp_path: Path) -> None:
+    attack = ("attack", "adaptive", "--guard", "g", "--data", two, "--eps", "0.3", "--json", *FEW)
+    whole = run(*attack).json
+    ran = run(*attack, "--screen", "--out", "run/")
+    assert (ran.code, ran.err) == (0, "")
+    found = ran.json
+    assert whole["left_out"] is None
+    assert 0 < found["left_out"] < found["n"]
+    assert (
+        found["shares"]["attack success (wrong and accepted)"] == whole["shares"]["attack success (wrong and accepted)"]
+    )
+    assert [member["name"] for member in found["members"]] == [
+        "s-pgd-random", "square-verdicts", "clean", "auto-attack",
+    ]  # fmt: skip
+    with np.load(tmp_path / "run/samples.npz") as samples:
+        assert samples["held"].sum() == found["left_out"]
+        assert not (samples["held"] & samples["fooled"]).any()
+        assert not samples["forward"][samples["held"]].any()
+    assert f"{found['left_out']} of them, whose label Auto-Attack" in (tmp_path / "run/report.html").read_text()
+    told = run(*(word for word in attack if word != "--json"), "--screen").out
+    assert "held by the classifier alone" in told
+
+
 def test_whether_it_can_be_believed_is_looked_at(run: Run, two: Path, tmp_path: Path) -> None:
     ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--out", "run/", *FEW[:-1])
     assert ran.code == 0
@@ -71,7 +94,7 @@ def test_whether_it_can_be_believed_is_looked_at(run: Run, two: Path, tmp_path: 
     assert (f"{told.count(False)} failed" in row) is (False in told)
     assert (f"{told.count(None)} not tried" in row) is (None in told)
     assert "Can this be believed?" in (tmp_path / "run/report.html").read_text()
-    ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--json", *FEW)
+    ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", "0.3", "--json", *FEW)
     assert ran.json["checks"] == []
 
 
@@ -207,3 +230,5 @@ def test_what_is_wrong_is_said(refused: Callable[..., str], two: Path) -> None:
     )
     assert "did you mean 'mixed'" in refused(*attack, *guard, "--eps", 0.1, "--precision", "mixd")
     assert "leave --guard" in refused("attack", "pgd", *data, *guard, "--eps", 0.1)
+    victim = ("--model", two.parent / "victim")
+    assert "--screen is for adaptive" in refused("attack", "pgd", *data, *victim, "--eps", 0.1, "--screen")
