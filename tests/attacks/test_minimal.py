@@ -133,7 +133,7 @@ def test_the_optimum_inside_the_box(name: str, generator: torch.Generator) -> No
     found = make(threat=threat, **options)(model, x, y)
     size = threat.distance(found.double(), x.double())
     assert (model(found).argmax(1) != y).all()
-    assert (size >= best * 0.9999).all()
+    assert (size >= best * 0.9999 - 1e-6).all()  # the model's answers are rounded
     assert (size <= most).all()
     assert (size - best).mean() <= 0.1
 

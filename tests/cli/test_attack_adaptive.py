@@ -77,8 +77,6 @@ def test_what_the_classifier_holds_alone_is_left_out_where_asked(run: Run, two: 
         assert not (samples["held"] & samples["fooled"]).any()
         assert not samples["forward"][samples["held"]].any()
     assert f"{found['left_out']} of them, whose label Auto-Attack" in (tmp_path / "run/report.html").read_text()
-    told = run(*(word for word in attack if word != "--json"), "--screen").out
-    assert "held by the classifier alone" in told
 
 
 def test_whether_it_can_be_believed_is_looked_at(run: Run, two: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_an_input_that_is_no_number_is_rejected_and_takes_no_other_with_it(
         assert (judged.p_value[[2, 4]] == 1 / (1 + len(one.calibration_scores))).all()
         assert {judged.verdict[2], judged.verdict[4]} == {"+".join(one.parts)}
         for found, expected in zip(judged[:4], alone[:4], strict=True):
-            np.testing.assert_allclose(found[kept], expected, rtol=1e-5)
+            np.testing.assert_allclose(found[kept], expected, rtol=1e-4)  # sums of another batch
     assert not guard(x).accepted[[2, 4]].any()
 
 
