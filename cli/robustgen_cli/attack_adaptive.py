@@ -98,7 +98,7 @@ def attack_guard(
     """Attack a guard's classifier and detectors together, block by block, and print what became of the inputs."""
     from robustgen import runtime
     from robustgen.artifacts import check_free, read_artifact, staged
-    from robustgen.evaluation.bundles import BUNDLES, check_norm
+    from robustgen.evaluation.bundles import BUNDLES, check_norm, check_precision
     from robustgen.evaluation.quantise import check_box
     from robustgen.evaluation.robustness import fingerprint
     from robustgen.evaluation.select import data_for, threat_on
@@ -112,6 +112,7 @@ def attack_guard(
     if chosen not in NAMES[1:] or (bundle is not None and name != "adaptive"):
         raise UsageError(f"--bundle is standard or strong, of the attack adaptive, but {bundle!r} came with {name}")
     check_norm(norm or "linf")
+    check_precision(precision)
     if out is not None:
         check_free(out, force)
     where = runtime.device(device)

@@ -121,6 +121,7 @@ def bench(
     from robustgen.bench.store import Store
     from robustgen.bench.suite import find
     from robustgen.errors import RobustgenError, UsageError
+    from robustgen.evaluation.bundles import check_precision
 
     limits = gates(fail_under, fail_over)
     if compare is not None:
@@ -133,6 +134,7 @@ def bench(
     if suite is None:
         raise UsageError(f"name a suite: {', '.join(SUITES)}, or a .toml file; or --compare OLD NEW")
     where = runtime.device(device)
+    check_precision(precision)
     means = Means(where, o.precision_on(precision, where, quiet))
     with output.working():
         chosen = find(suite, limit=limit, seed=seed)

@@ -183,8 +183,8 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="What attacks search in: float32; mixed, gradients in bfloat16 and every verdict in float32; or bfloat16, "
-        "with what holds attacked once more in float32.",
+        help="What attacks search in: float32; mixed, gradients in bfloat16 and every verdict in float32; or, of "
+        "attacks on a model alone, bfloat16, with what holds attacked once more in float32.",
         autocompletion=among(("float32", "mixed", "bfloat16")),
     ),
 ]

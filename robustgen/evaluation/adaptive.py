@@ -21,7 +21,7 @@ from robustgen.attacks.passes import Precision, evaluated
 from robustgen.calibration import Threshold
 from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
-from robustgen.evaluation.bundles import BUNDLES, Bundle, chosen, effort, members
+from robustgen.evaluation.bundles import BUNDLES, Bundle, check_precision, chosen, effort, members
 from robustgen.evaluation.imitation import imitate, with_gradient_of
 from robustgen.evaluation.noise import constant_background
 from robustgen.metrics import Estimate, proportion
@@ -132,11 +132,12 @@ def evade(
     guard's, and of a random guard those of most of 40 fresh draws, of classifier and score together.
     Where the guard has no gradients and no `score` is given, attacks that follow gradients take them from a stand-in
     that is learnt first, on the pool (`imitate`). `smallest`: carlini-wagner goes on after its first success, to the
-    nearest that it finds. `precision`: of the attacks' searches, see `Attack`; that of layers of the guard's detectors
-    too where the guard is `evaluated`. `progress`: called with the number of inputs just done. Raises
+    nearest that it finds. `precision`: of the attacks' searches, see `Attack`; with "mixed" of the detectors' stacks of
+    layers too, where the guard is a module. `progress`: called with the number of inputs just done. Raises
     `UsageError` for unknown names and inputs that do not fit.
     """
     check_inputs(threat, x, y)
+    check_precision(precision)
     with evaluated(guard, channels_last=True):  # type: ignore[arg-type]  # what is no module is left as it is
         return _evade(
             guard, x, y, threat, _spend(bundle), only, every, pool, known or {}, held, score, smallest,

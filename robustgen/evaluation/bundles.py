@@ -139,6 +139,15 @@ def check_norm(norm: str) -> None:
         )
 
 
+def check_precision(precision: str) -> None:
+    """Raise `UsageError` for a precision in which no detector is attacked."""
+    if precision == "bfloat16":
+        raise UsageError(
+            "attacks that know the detector search in float32 or mixed, not in bfloat16, which attacks what holds once "
+            "more in float32: take mixed"
+        )
+
+
 _ADAM = {"linf": 0.2, "l2": 0.1}
 """Step sizes of carlini-wagner that lose most inputs of Fashion-MNIST's guards in 100 steps for each search."""
 

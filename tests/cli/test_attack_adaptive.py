@@ -226,6 +226,7 @@ def test_what_is_wrong_is_said(refused: Callable[..., str], two: Path) -> None:
     assert "came with adaptive-strong" in refused(
         "attack", "adaptive-strong", *data, *guard, "--eps", 0.1, "--bundle", "strong"
     )
+    assert "take mixed" in refused(*attack, *guard, "--eps", 0.1, "--precision", "bfloat16")
     assert "did you mean 'mixed'" in refused(*attack, *guard, "--eps", 0.1, "--precision", "mixd")
     assert "leave --guard" in refused("attack", "pgd", *data, *guard, "--eps", 0.1)
     victim = ("--model", two.parent / "victim")

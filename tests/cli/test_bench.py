@@ -129,6 +129,7 @@ def test_what_is_refused(
     assert "name a suite" in refused("bench")
     assert "did you mean 'quick'" in refused("bench", "quik")
     assert "did you mean 'mixed'" in refused("bench", suite, "--precision", "mixt")
+    assert "take mixed" in refused("bench", suite, "--precision", "bfloat16")
     monkeypatch.delenv("ROBUSTGEN_EXTRA_DATA", raising=False)
     said = refused("bench", "tables", "--out", str(tmp_path / "tables"))
     assert "ROBUSTGEN_EXTRA_DATA is not set" in said
