@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from robustgen.evaluation.bundles import BUNDLES
 
 SLOW = Path(__file__).with_name("slow.txt")
 """The tests that are marked slow because they were, one a line: `make slow` measures them again."""
@@ -43,3 +46,14 @@ def generator() -> torch.Generator:
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that a test converts or downloads lands in the user's cache."""
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path_factory.getbasetemp() / "robustgen-data"))
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`adaptive-standard` with a tenth of its steps and queries, where what is said of an attack is looked at and not
+    what it finds.
+    """
+    whole = BUNDLES["adaptive-standard"]
+    names = ("steps", "target_steps", "object_steps", "match_steps", "queries")
+    shorter = {name: getattr(whole, name) // 10 for name in names} | {"carlini_steps": 50}
+    monkeypatch.setitem(BUNDLES, "adaptive-standard", replace(whole, **shorter))

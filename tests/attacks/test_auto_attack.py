@@ -57,34 +57,24 @@ def holds(facts: dict[str, Tensor], norm: str, eps: float, seed: int, after: int
     return fooled[fooled >= 0] > after
 
 
-@pytest.mark.parametrize(("norm", "eps"), THREATS)
-def test_apgd_stages_equal_the_authors(
-    norm: Norm, eps: float, victim: tuple[nn.Module, Tensor, Tensor], facts: dict[str, Tensor]
-) -> None:
-    """After apgd-ce and after apgd-t: where two seeds of the reference agree, we do, but for two rows in a hundred."""
-    model, x, y = victim
-    attack = AutoAttack(threat=ThreatModel(norm, eps))
-    ours = torch.ones(len(x), dtype=torch.bool)
-    for stage, member in enumerate(attack.attacks[:2]):
-        result = member.run(model, x[ours], y[ours])
-        ours[ours.nonzero()[:, 0][result.success]] = False
-        theirs, other = (holds(facts, norm, eps, seed, stage) for seed in (0, 1))
-        assert int(((theirs == other) & (ours != theirs)).sum()) <= 2
-        assert abs(int(ours.sum()) - int(theirs.sum())) <= 3
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), THREATS)
-def test_the_verdict_is_the_authors(
+def test_stages_and_verdict_are_the_authors(
     norm: Norm, eps: float, victim: tuple[nn.Module, Tensor, Tensor], facts: dict[str, Tensor]
 ) -> None:
+    """Where two seeds of the reference agree, we do: after apgd-ce and after apgd-t but for two rows in a hundred, in
+    the end but for one.
+    """
     model, x, y = victim
     attack = AutoAttack(threat=ThreatModel(norm, eps))
     result = attack.run(model, x, y)
     assert attack.threat.allows(result.x_adv, x).all()
     assert torch.equal(model(result.x_adv).argmax(1) != y, result.success)
-    theirs, other = (holds(facts, norm, eps, seed, 3) for seed in (0, 1))
-    assert int(((theirs == other) & (~result.success != theirs)).sum()) <= 1
+    for stage in (0, 1, 3):
+        ours = ~result.success | (result.member > stage)
+        theirs, other = (holds(facts, norm, eps, seed, stage) for seed in (0, 1))
+        assert int(((theirs == other) & (ours != theirs)).sum()) <= (1 if stage == 3 else 2)
+        assert abs(int(ours.sum()) - int(theirs.sum())) <= 3
 
 
 def test_the_standard_list_is_the_authors() -> None:

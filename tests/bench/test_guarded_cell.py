@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from robustgen.bench.leaderboard import leaderboard
 from robustgen.bench.runner import plan, run
 from robustgen.bench.store import Store
 from robustgen.bench.suite import parse
+
+pytestmark = pytest.mark.usefixtures("brief")
 
 TEXT = """
 name = "tiny"

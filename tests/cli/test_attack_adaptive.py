@@ -15,6 +15,8 @@ from robustgen.evaluation import adaptive
 from robustgen_cli import attack_adaptive
 
 Run = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("brief")
+
 FEW = ("--limit", 12, "--only", "s-pgd-random", "--only", "square", "--no-diagnose")
 SHARES = {
     "useful accuracy (right and accepted)", "attack success (wrong and accepted)", "robust accuracy with detector",
