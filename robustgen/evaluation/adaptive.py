@@ -168,7 +168,8 @@ def _evade(
     clean, embeds, empty = _pool(guard, seen), embeddings(guard.classifier), constant_background(seen)
 
     def made(score: Score | None) -> dict[str, Attack]:
-        gradients, verdict = rejection_of(guard, draws, score), rejection_of(guard, draws)
+        quick = getattr(guard, "rejecting", None)
+        gradients, verdict = rejection_of(guard, draws, score or quick), rejection_of(guard, draws, quick)
         whole = members(spend, threat, gradients, verdict, clean, embeds, smallest, empty, **settings)
         return chosen(whole, only, spend.named)
 

@@ -88,6 +88,10 @@ class Combine(nn.Module):
         """What counts of each member's evidence: of "or", with its share."""
         return evidence + self.weights.log().to(evidence)[:, None] if self.how == "or" else evidence
 
+    def one(self, member: int, evidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Of "or", what counts of one member's evidence."""
+        return evidence + self.weights[member].log().to(evidence)
+
 
 def in_order(shares: Mapping[str, float], channels: Iterable[str]) -> list[float]:
     """The shares as the channels come. Raises `UsageError` if they are not those of these channels."""

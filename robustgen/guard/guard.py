@@ -199,6 +199,29 @@ class Guard(nn.Module):
         with recalled(self.classifier, self._watched):
             return self._joined(self.evidence(x, self.classifier(x).argmax(1) if label is None else label))
 
+    def rejecting(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
+        """`score` as far as a verdict needs it, for attackers' searches: the same wherever the guard accepts; what it
+        rejects scores above the threshold too, but maybe less than by `score`.
+
+        Under "or" the channels are asked in turn, those of fewer members first, and rows that are rejected already
+        are not shown to the next: nothing that it could say makes up for that. Gradients lead out of one channel
+        after another.
+        """
+        if self.single or self.across.how != "or":
+            return self.score(x, label)
+        with recalled(self.classifier, self._watched):
+            label = self.classifier(x).argmax(1) if label is None else label
+            turns = sorted(enumerate(self.parts.values()), key=lambda turn: len(turn[1].members))
+            left, score = torch.arange(len(x), device=x.device), x.new_zeros(0)
+            for place, (number, channel) in enumerate(turns):
+                rows = (x, label) if len(left) == len(x) else (x[left], label[left])
+                part = self.across.one(number, channel.together(channel.scores(*rows)))
+                score = score.index_put((left,), torch.logaddexp(score[left], part)) if place else part
+                left = left[self.accepts(score.detach()[left])]
+                if not len(left):
+                    break
+        return score
+
     def _joined(self, evidence: Mapping[str, Tensor]) -> Tensor:
         parts = torch.stack(list(evidence.values()))
         found: Tensor = parts[0] if self.single else self.across(parts)

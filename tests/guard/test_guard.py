@@ -146,6 +146,34 @@ def test_members_that_ask_the_same_classifier_share_its_pass(
     assert passes == [len(x)] * 3
 
 
+def test_a_search_is_told_the_score_wherever_the_guard_accepts(digits: Source, guard: Guard) -> None:
+    """What rejects alone is enough elsewhere: never above the score, never accepted, and of one row at a time."""
+    x = some(digits, 60)
+    x[20:] = torch.lerp(x[20:], torch.rand(40, *x.shape[1:], generator=torch.Generator().manual_seed(0)), 0.2)
+    with torch.no_grad():
+        whole, quick = guard.score(x), guard.rejecting(x)
+        accepted = guard.accepts(whole)
+        assert torch.equal(guard.accepts(quick), accepted)
+        assert 0 < accepted.sum() < len(x)
+        torch.testing.assert_close(quick[accepted], whole[accepted], rtol=1e-3, atol=1e-3)
+        assert (quick[~accepted] <= whole[~accepted] + 1e-4).all()
+        assert (quick[~accepted] < whole[~accepted] - 0.01).any()  # one channel was enough for some
+        alone = torch.cat([guard.rejecting(x[k : k + 1]) for k in range(len(x))])
+        torch.testing.assert_close(alone, quick, rtol=1e-3, atol=1e-3)
+        broken = x.clone()
+        broken[0] = torch.nan
+        assert not guard.accepts(guard.rejecting(broken))[0]
+        assert guard.rejecting(x[:0]).shape == (0,)
+
+
+def test_a_search_has_the_gradient_of_the_score_wherever_the_guard_accepts(digits: Source, guard: Guard) -> None:
+    x = some(digits, 20).requires_grad_()
+    accepted = guard.accepts(guard.score(x).detach())
+    whole, quick = (torch.autograd.grad(score(x)[accepted].sum(), x)[0] for score in (guard.score, guard.rejecting))
+    assert whole[accepted].any()
+    torch.testing.assert_close(quick, whole, rtol=1e-3, atol=1e-3)
+
+
 def test_noise_is_rejected_and_the_verdict_says_by_whom(digits: Source, guard: Guard) -> None:
     noise = torch.rand(20, *digits.spec.shape, generator=torch.Generator().manual_seed(0))
     verdicts = guard.judge(noise)
