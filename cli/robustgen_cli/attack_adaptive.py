@@ -221,6 +221,9 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
     )
     spent = time.perf_counter() - began
     found, evasion = _evaded(siege, batch.x, batch.y, first, progress)
+    forward, backward = evasion.forward, evasion.backward
+    if first is not None and first.forward is not None and first.backward is not None:
+        forward, backward = forward + first.forward, backward + first.backward
     said = partial(predict, siege.guard.classifier, batch_size=siege.batch_size or _BLOCK)
     tensors = {
         "index": batch.index,
@@ -235,8 +238,8 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
         "score": evasion.score,
         "size": siege.threat.distance(evasion.x_adv, batch.x),
         "member": evasion.member,
-        "forward": evasion.forward,
-        "backward": evasion.backward,
+        "forward": forward,
+        "backward": backward,
         "x_adv": evasion.x_adv.float(),
     }
     if siege.rounded:

@@ -22,11 +22,14 @@ class Alone:
 
     `fooled`: it found a wrong label, at `x_adv`; elsewhere that is its best attempt. What gets past a guard needs a
     wrong label, so that the robust accuracy of a guard is at least that of its classifier: whoever trusts this attack
-    for the one need not attack the other inputs for the other.
+    for the one need not attack the other inputs for the other. `forward`, `backward`: the passes that each has cost in
+    this ball and the larger ones; None where that is not known any more.
     """
 
     x_adv: Float[Tensor, "n *shape"]
     fooled: Bool[Tensor, " n"]
+    forward: Int64[Tensor, " n"] | None = None
+    backward: Int64[Tensor, " n"] | None = None
 
 
 def alone(
@@ -44,14 +47,17 @@ def alone(
     """
     done = progress or (lambda share: None)
     if any(not math.isfinite(threat.high - threat.low) for threat in threats):
-        return [Alone(x.clone(), torch.ones(len(x), dtype=torch.bool, device=x.device)) for _ in threats]
-    row, x_adv = torch.arange(len(x), device=x.device), x
+        none = torch.zeros_like(y)
+        return [Alone(x.clone(), torch.ones_like(y, dtype=torch.bool), none, none) for _ in threats]
+    row, x_adv, nothing = torch.arange(len(x), device=x.device), x, torch.zeros_like(y)
+    forward, backward = nothing, nothing
     found: dict[ThreatModel, Alone] = {}
     for number, threat in enumerate(sorted(threats, key=lambda threat: -threat.eps)):
         done(number / len(threats))
         result = AutoAttack(threat=threat, seed=seed).run(classifier, x[row], y[row])
         x_adv, fooled = threat.project(x_adv, x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         x_adv[row], fooled[row] = result.x_adv, result.success
-        found[threat] = Alone(x_adv, fooled)
+        forward, backward = forward.index_add(0, row, result.forward), backward.index_add(0, row, result.backward)
+        found[threat] = Alone(x_adv, fooled, forward, backward)
         row = row[result.success]
     return [found[threat] for threat in threats]

@@ -50,6 +50,8 @@ def test_it_is_auto_attack_at_the_largest_size(generator: torch.Generator) -> No
     (one,) = alone(Sides(), x, y, [threat], seed=2)
     assert torch.equal(one.fooled, whole.success)
     assert torch.equal(one.x_adv, whole.x_adv)
+    assert torch.equal(one.forward, whole.forward)
+    assert torch.equal(one.backward, whole.backward)
 
 
 def test_an_input_that_is_wrong_already_is_fooled_at_every_size(generator: torch.Generator) -> None:
