@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustgen.errors import MissingPackageError, RobustgenError, UsageError
-from robustgen.guard.guard import Guard, GuardOutput
+from robustgen.guard.guard import Guard
+from robustgen.guard.said import GuardOutput
 
 FORMS = (".pt2", ".onnx")
 _TOLERANCE = 1e-3

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast, final
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from robustgen.errors import ArtifactError, DataError, RobustgenError, UsageErro
 from robustgen.guard.channel import Channel, Member
 from robustgen.guard.combine import Combine, in_order
 from robustgen.guard.given import NORMAL, Detectors, as_loaded, as_threshold, by_channel, one_form, precision_of
+from robustgen.guard.in_turn import in_turn
+from robustgen.guard.said import GuardOutput, GuardVerdicts
 from robustgen.metrics import Array
 from robustgen.models.load import LoadedModel
 from robustgen.recall import recalled
@@ -30,27 +32,6 @@ from robustgen.runtime import seeded
 _AT_ONCE = 500
 _KEY = "channel_"
 """Before a channel's name among the modules, where names such as "training" are taken."""
-
-
-class GuardOutput(NamedTuple):
-    """For n inputs: the classifier's logits (n, classes), scores (n,), and which inputs are accepted (n,)."""
-
-    logits: Tensor
-    score: Tensor
-    accepted: Tensor
-
-
-class GuardVerdicts(NamedTuple):
-    """For n inputs, each (n,): the predicted class, the score, its p-value among normal inputs, whether it is rejected,
-    the verdict ("normal", or the channels that reject it, joined by "+"), and -log p by channel.
-    """
-
-    label: Any
-    score: Array
-    p_value: Array
-    flagged: Any
-    verdict: list[str]
-    channels: dict[str, Array]
 
 
 @final
@@ -201,26 +182,14 @@ class Guard(nn.Module):
 
     def rejecting(self, x: Float[Tensor, "n *shape"], label: Int64[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """`score` as far as a verdict needs it, for attackers' searches: the same wherever the guard accepts; what it
-        rejects scores above the threshold too, but maybe less than by `score`.
-
-        Under "or" the channels are asked in turn, those of fewer members first, and rows that are rejected already
-        are not shown to the next: nothing that it could say makes up for that. Gradients lead out of one channel
-        after another.
+        rejects scores above the threshold too, but maybe less than by `score`, since under "or" the channels are asked
+        `in_turn`. Gradients lead out of one channel after another.
         """
         if self.single or self.across.how != "or":
             return self.score(x, label)
         with recalled(self.classifier, self._watched):
             label = self.classifier(x).argmax(1) if label is None else label
-            turns = sorted(enumerate(self.parts.values()), key=lambda turn: len(turn[1].members))
-            left, score = torch.arange(len(x), device=x.device), x.new_zeros(0)
-            for place, (number, channel) in enumerate(turns):
-                rows = (x, label) if len(left) == len(x) else (x[left], label[left])
-                part = self.across.one(number, channel.together(channel.scores(*rows)))
-                score = score.index_put((left,), torch.logaddexp(score[left], part)) if place else part
-                left = left[self.accepts(score.detach()[left])]
-                if not len(left):
-                    break
-        return score
+            return in_turn(list(self.parts.values()), self.across, self.accepts, x, label)
 
     def _joined(self, evidence: Mapping[str, Tensor]) -> Tensor:
         parts = torch.stack(list(evidence.values()))
