@@ -35,17 +35,17 @@ def tables(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def _row(row: Mapping[str, Any], plain: bool) -> list[str]:
     detail, figures = row["detail"], row["metrics"]
     blind = [("pgd", EPS), ("pgd-object", EPS), ("ddn", None), *([("rotate-shift", None)] if plain else [])]
-    aurocs = [_said(_at(detail, "Z", attack, eps), "auroc") for attack, eps in blind]
+    aurocs = [_said(at(detail, "Z", attack, eps), "auroc") for attack, eps in blind]
     failed = [check["name"] for check in detail["checks"] if check["passed"] is False]
     bundle = "adaptive-standard"
     return [
         row["name"],
         str(row["cells_done"]),
         _figure(figures["success_oblivious"]),
-        _said(_at(detail, "T", "transfer", EPS), "success"),
-        _said(_at(detail, "Q", "square", EPS), "success"),
+        _said(at(detail, "T", "transfer", EPS), "success"),
+        _said(at(detail, "Q", "square", EPS), "success"),
         f"**{_figure(figures['success_adaptive'])}**",
-        _said(_at(detail, "W", f"{bundle}, 8 bit", EPS), "success"),
+        _said(at(detail, "W", f"{bundle}, 8 bit", EPS), "success"),
         *([f"{PROTOTYPE[row['name']]:.2f}" if row["name"] in PROTOTYPE else "-"] if plain else []),
         _figure(figures["robust_accuracy"]),
         _figure(figures["useful"]),
@@ -55,9 +55,9 @@ def _row(row: Mapping[str, Any], plain: bool) -> list[str]:
     ]
 
 
-def _at(detail: Mapping[str, Any], threat: str, attack: str, eps: float | None) -> Mapping[str, Any]:
-    """What one attack did, at one size where `eps` says so; nothing where it was not run."""
-    rows = [row for row in detail["rows"] if (row["threat"], row["attack"]) == (threat, attack)]
+def at(found: Mapping[str, Any], threat: str, attack: str, eps: float | None) -> Mapping[str, Any]:
+    """What one attack did to a row or a cell, at one size where `eps` says so; nothing where it was not run."""
+    rows = [row for row in found["rows"] if (row["threat"], row["attack"]) == (threat, attack)]
     return next((row for row in rows if eps is None or math.isclose(row["eps"], eps)), {})
 
 
