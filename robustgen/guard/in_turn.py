@@ -30,7 +30,7 @@ def in_turn(
     for place, (number, channel) in enumerate(turns):
         rows = (x, label) if len(left) == len(x) else (x[left], label[left])
         part = across.one(number, channel.together(channel.scores(*rows)))
-        score = score.index_put((left,), torch.logaddexp(score[left], part)) if place else part
+        score = score.index_put((left,), torch.logaddexp(score[left], part.to(score))) if place else part
         left = left[accepts(score.detach()[left])]
         if not len(left):
             break
