@@ -144,7 +144,7 @@ def bench(
     store, others = Store(root), [Store(other).existing() for other in take or ()]
     claim(chosen, store, resume, write=not dry_run)
     if dry_run:
-        _list(cells, store, json)
+        _list(cells, store, others, json)
         return
     taken = sum(store.take(other, [job.key for job in cells]) for other in others)
     runtime.keep_freed_memory()
@@ -167,14 +167,26 @@ def bench(
         raise RobustgenError(f"{len(outcome.failed)} cells could not be done: give the command again to retry them")
 
 
-def _list(jobs: list[Job], store: Any, json: bool) -> None:
-    """What is stored and what would run."""
+def _list(jobs: list[Job], store: Any, others: list[Any], json: bool) -> None:
+    """What is stored, here or in `others` ("elsewhere"), and what would run."""
     from robustgen.bench.runner import state, wanted
 
     states = [state(store, job) for job in jobs]
-    due = {job.key for job in wanted(jobs, states)}
+    missing = {job.key for job, found in zip(jobs, states, strict=True) if found in ("to do", "failed")}
+    there = {job.key for job in jobs if job.key in missing and any(state(other, job) == "done" for other in others)}
+    due = {
+        job.key
+        for job in wanted(
+            jobs, ["done" if job.key in there else found for job, found in zip(jobs, states, strict=True)]
+        )
+    }
     cells = [
-        {"cell": job.label, "key": job.key, "state": found, "runs": job.key in due}
+        {
+            "cell": job.label,
+            "key": job.key,
+            "state": "elsewhere" if job.key in there else found,
+            "runs": job.key in due,
+        }
         for job, found in zip(jobs, states, strict=True)
     ]
     if json:

@@ -98,6 +98,9 @@ def test_parts_that_were_run_elsewhere_are_taken_over(
 ) -> None:
     for name in ("knn", "pca"):
         run("bench", suite, "--out", tmp_path / name, "--only", name)
+    listed = run("bench", suite, "--out", tmp_path / "out", "--take", tmp_path / "knn", "--dry-run", "--json").json
+    assert listed["would_run"] == 2
+    assert {(cell["state"], cell["runs"]) for cell in listed["cells"]} == {("elsewhere", False), ("to do", True)}
     whole = run(
         "bench", suite, "--out", tmp_path / "out", "--take", tmp_path / "knn", "--take", tmp_path / "pca", "--json"
     )
