@@ -41,15 +41,15 @@ def _row(row: Mapping[str, Any], plain: bool) -> list[str]:
     return [
         row["name"],
         str(row["cells_done"]),
-        _figure(figures["success_oblivious"]),
+        figure(figures["success_oblivious"]),
         _said(at(detail, "T", "transfer", EPS), "success"),
         _said(at(detail, "Q", "square", EPS), "success"),
-        f"**{_figure(figures['success_adaptive'])}**",
+        f"**{figure(figures['success_adaptive'])}**",
         _said(at(detail, "W", f"{bundle}, 8 bit", EPS), "success"),
         *([f"{PROTOTYPE[row['name']]:.2f}" if row["name"] in PROTOTYPE else "-"] if plain else []),
-        _figure(figures["robust_accuracy"]),
-        _figure(figures["useful"]),
-        _figure(figures["noise_flagged"]),
+        figure(figures["robust_accuracy"]),
+        figure(figures["useful"]),
+        figure(figures["noise_flagged"]),
         " / ".join(aurocs),
         ", ".join(failed) or "0",
     ]
@@ -62,10 +62,11 @@ def at(found: Mapping[str, Any], threat: str, attack: str, eps: float | None) ->
 
 
 def _said(row: Mapping[str, Any], word: str) -> str:
-    return _figure(row.get(word))
+    return figure(row.get(word))
 
 
-def _figure(found: Mapping[str, Any] | None) -> str:
+def figure(found: Mapping[str, Any] | None) -> str:
+    """Its value, or a dash where there is none."""
     return "-" if found is None else f"{found['value']:.3f}"
 
 

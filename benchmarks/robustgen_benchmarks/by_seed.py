@@ -21,7 +21,7 @@ from robustgen.bench.places import identities
 from robustgen.bench.ranking import markdown
 from robustgen.bench.store import Store
 from robustgen.bench.suite import find
-from robustgen_benchmarks.board_tables import EPS, at
+from robustgen_benchmarks.board_tables import EPS, at, figure
 
 SIZES = (0.05, EPS)
 BUNDLE = "adaptive-standard"
@@ -61,10 +61,10 @@ def knowing(cells: Cells, detectors: Sequence[str]) -> list[str]:
     rows = []
     for (victim, detector, seed), cell in cells.items():
         if detector in detectors:
-            each = [" / ".join(_figure(at(cell, *who, size).get("success")) for who in _WHO) for size in SIZES]
-            files = " / ".join(_figure(at(cell, "W", f"{BUNDLE}, 8 bit", size).get("success")) for size in SIZES)
+            each = [" / ".join(figure(at(cell, *who, size).get("success")) for who in _WHO) for size in SIZES]
+            files = " / ".join(figure(at(cell, "W", f"{BUNDLE}, 8 bit", size).get("success")) for size in SIZES)
             (system,) = [one for one in cell["systems"] if one["norm"] == "linf" and math.isclose(one["eps"], EPS)]
-            last = [_figure(system["robust_accuracy"]), _figure(cell["clean"]["useful"])]
+            last = [figure(system["robust_accuracy"]), figure(cell["clean"]["useful"])]
             rows.append([victim, detector, str(seed), *each, files, *last])
     return list(markdown(head, rows))
 
@@ -89,10 +89,6 @@ def blind(cells: Cells, victim: str, detector: str) -> list[str]:
 
 def _blind(row: Mapping[str, Any], told: str) -> float:
     return float((row["auroc"] if told == "AUROC" else row["tpr"]["0.05"])["value"])
-
-
-def _figure(found: Mapping[str, Any] | None) -> str:
-    return "-" if found is None else f"{found['value']:.3f}"
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """What do attackers lose, and save, who ask the channels of a guard in turn (`Guard.rejecting`) instead of all at once?
 
 The bundle is run on a guard both ways, on test inputs that its classifier has right: how many each way takes, how many
-it alone takes, and the time of the members that follow gradients. Verdicts are the same either way.
+it alone takes, and the time. Verdicts are the same either way, and members that need nothing else, such as Square, ask
+in turn both times.
 
     python -m robustgen_benchmarks.channels_in_turn --guard guard=guard/ --n 100 --out channels_in_turn.json
 

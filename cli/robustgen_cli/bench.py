@@ -171,22 +171,10 @@ def _list(jobs: list[Job], store: Any, others: list[Any], json: bool) -> None:
     """What is stored, here or in `others` ("elsewhere"), and what would run."""
     from robustgen.bench.runner import state, wanted
 
-    states = [state(store, job) for job in jobs]
-    missing = {job.key for job, found in zip(jobs, states, strict=True) if found in ("to do", "failed")}
-    there = {job.key for job in jobs if job.key in missing and any(state(other, job) == "done" for other in others)}
-    due = {
-        job.key
-        for job in wanted(
-            jobs, ["done" if job.key in there else found for job, found in zip(jobs, states, strict=True)]
-        )
-    }
+    states = [state(store, job, others) for job in jobs]
+    due = {job.key for job in wanted(jobs, states)}
     cells = [
-        {
-            "cell": job.label,
-            "key": job.key,
-            "state": "elsewhere" if job.key in there else found,
-            "runs": job.key in due,
-        }
+        {"cell": job.label, "key": job.key, "state": found, "runs": job.key in due}
         for job, found in zip(jobs, states, strict=True)
     ]
     if json:

@@ -16,7 +16,7 @@ from robustgen.bench.suite import Suite
 from robustgen.bench.work import Ended, Job
 from robustgen.errors import ArtifactError, UsageError
 
-State = Literal["done", "failed", "damaged", "to do"]
+State = Literal["done", "failed", "damaged", "to do", "elsewhere"]
 _UNTRIED = "not tried, for what it needs failed: "
 
 
@@ -71,19 +71,21 @@ def _matches(label: str, pattern: str) -> bool:
     return fnmatchcase(label, pattern) if any(mark in pattern for mark in "*?[") else pattern in label
 
 
-def state(store: Store, job: Job) -> State:
-    """What is stored of a job."""
+def state(store: Store, job: Job, others: Sequence[Store] = ()) -> State:
+    """What is stored of a job; "elsewhere" where one of `others` has it, from which it can be taken."""
     try:
         if store.read(job.key) is not None:
             return "done"
     except ArtifactError:
         return "damaged"
+    if any(state(other, job) == "done" for other in others):
+        return "elsewhere"
     return "to do" if store.failure(job.key) is None else "failed"
 
 
 def wanted(jobs: Sequence[Job], states: Sequence[State]) -> list[Job]:
     """The jobs that are to run: what was asked for and is not done, and what that needs."""
-    left = [job for job, found in zip(jobs, states, strict=True) if found != "done"]
+    left = [job for job, found in zip(jobs, states, strict=True) if found not in ("done", "elsewhere")]
     found = {job.key for job in left if job.asked}
     for job in reversed(left):  # what is needed comes before what needs it
         if job.key in found:

@@ -38,7 +38,10 @@ DRAWS = 40
 
 
 class Guarded(Protocol):
-    """What is attacked: a classifier, and a score above whose threshold its inputs are rejected; a `Guard` is one."""
+    """What is attacked: a classifier, and a score above whose threshold its inputs are rejected; a `Guard` is one.
+
+    Searches follow its `rejecting` instead of its `score`, if it has one: the same wherever it accepts.
+    """
 
     @property
     def classifier(self) -> nn.Module: ...
