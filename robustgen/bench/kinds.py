@@ -1,4 +1,6 @@
-"""What a cell can be, by the name that a suite uses. A literal table: nothing is imported before it is used."""
+"""What a suite may ask for, by name. A literal table: nothing is imported before it is used. Detectors, guards and attacks
+are made for those that need them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,6 @@ from robustgen.registry import Entry
 
 KINDS = {
     "classifier": Entry("robustgen.bench.prepared:Classifier", "train a classifier, plainly or adversarially"),
-    "detector": Entry("robustgen.bench.prepared:Fit", "fit and calibrate a detector"),
-    "guard": Entry("robustgen.bench.guarded:GuardOf", "a classifier and detectors as classify-or-reject"),
     "adversarial": Entry("robustgen.bench.guarded:Adversarial", "a guard against attackers of every threat model"),
     "one-class": Entry("robustgen.bench.one_class:OneClass", "tell one class from the others"),
     "out-of-distribution": Entry("robustgen.bench.foreign:OutOfDistribution", "tell foreign inputs from normal ones"),

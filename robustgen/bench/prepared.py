@@ -10,6 +10,7 @@ from robustgen.bench.cell import LATER, Cell, Found, Work
 from robustgen.bench.clock import Clock
 from robustgen.bench.store import Store
 from robustgen.detectors.calibrated import CalibratedDetector
+from robustgen.detectors.learned import learn, learns_alone, load_learned, save_learned
 from robustgen.detectors.making import accepts, kind_of, make
 from robustgen.errors import UsageError
 from robustgen.evaluation.adversaries import adversary
@@ -116,6 +117,42 @@ def configured(
 
 @final
 @dataclass(frozen=True)
+class Learned(Cell):
+    """What a conditional detector learns of the training split of `data`, the same beside any classifier."""
+
+    kind: ClassVar[str] = "learned"
+    data: str
+    detector: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = field(default=1, metadata=LATER)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    @property
+    def title(self) -> str:
+        return f"detector {self.detector}{_seed(self.options)}, without a threshold"
+
+    def run(self, work: Work) -> Found:
+        source, checkpoint = work.source(self.data), work.directory / "checkpoint.pt"
+        clock = Clock(work.directory / "clock.json")
+        learned = learn(
+            self.detector,
+            source,
+            options=self.options,
+            device=work.device,
+            checkpoint=checkpoint,
+            progress=lambda done, of, loss: _told(work, clock, done, of),
+        )
+        found = _spent(clock)
+        save_learned(self.detector, learned, work.directory)
+        checkpoint.unlink(missing_ok=True)
+        return Found(found)
+
+
+@final
+@dataclass(frozen=True)
 class Fit(Cell):
     """A detector fitted on the training split of `data` and calibrated on the calibration split, as `robustgen fit`."""
 
@@ -134,18 +171,24 @@ class Fit(Cell):
     @property
     def title(self) -> str:
         beside = "" if self.victim is None else f" beside {self.victim.title}"
-        seed = f", seed {self.options['seed']}" if "seed" in self.options else ""
-        return f"detector {self.detector}{seed}{beside}"
+        return f"detector {self.detector}{_seed(self.options)}{beside}"
+
+    @property
+    def learned(self) -> Learned | None:
+        """What it shares with the same detector beside other classifiers, or None."""
+        if not learns_alone(self.detector):
+            return None
+        return Learned(self.data, self.detector, self.options, self.revision)
+
+    @property
+    def prepares(self) -> tuple[Cell, ...]:
+        return () if self.learned is None else (self.learned,)
 
     def run(self, work: Work) -> Found:
         source = work.source(self.data)
         model = None if self.victim is None else classifier(work, self.victim)
         checkpoint, clock = work.directory / "checkpoint.pt", Clock(work.directory / "clock.json")
-
-        def told(done: int, of: int, loss: float) -> None:
-            clock.tick()
-            work.progress(done / max(of, 1))
-
+        learned = None if self.learned is None else load_learned(work.place(self.learned))
         fitted = CalibratedDetector.fit(
             self.detector,
             source,
@@ -154,12 +197,30 @@ class Fit(Cell):
             layer=self.layer,
             device=work.device,
             checkpoint=checkpoint,
-            progress=told,
+            progress=lambda done, of, loss: _told(work, clock, done, of),
+            learned=learned,
         )
-        spent = clock.stop()
+        spent = _spent(clock)
+        if self.learned is not None:
+            before = read_metrics(work, self.learned)
+            spent = {word: value + before[word] for word, value in spent.items()}
         fitted.save(work.directory)
         checkpoint.unlink(missing_ok=True)
-        return Found(fitted.summary() | {"fit_seconds": spent.seconds, "fit_cpu_seconds": spent.cpu_seconds})
+        return Found(fitted.summary() | spent)
+
+
+def _seed(options: Mapping[str, Any]) -> str:
+    return f", seed {options['seed']}" if "seed" in options else ""
+
+
+def _told(work: Work, clock: Clock, done: int, of: int) -> None:
+    clock.tick()
+    work.progress(done / max(of, 1))
+
+
+def _spent(clock: Clock) -> dict[str, float]:
+    spent = clock.stop()
+    return {"fit_seconds": spent.seconds, "fit_cpu_seconds": spent.cpu_seconds}
 
 
 def classifier(work: Work, cell: Classifier) -> LoadedModel:

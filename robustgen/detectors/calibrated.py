@@ -20,7 +20,8 @@ from robustgen.detectors.attribution import attribute, occlusion, typical
 from robustgen.detectors.base import Detector
 from robustgen.detectors.codes import Codes, require_form
 from robustgen.detectors.features import FeatureRows, Features
-from robustgen.detectors.making import accepts, make
+from robustgen.detectors.learned import learns_alone, told
+from robustgen.detectors.making import make
 from robustgen.detectors.mismatches import mismatches
 from robustgen.detectors.raw_likelihood import RawLikelihood, beside_raw_likelihood
 from robustgen.detectors.record import Recorded
@@ -83,6 +84,7 @@ class CalibratedDetector:
         batch_size: int = 500,
         checkpoint: Path | None = None,
         progress: TrainingProgress | None = None,
+        learned: Detector | None = None,
     ) -> CalibratedDetector:
         """Fit detector `name` on the source's training split and calibrate it on the calibration split, which it never
         saw.
@@ -90,10 +92,14 @@ class CalibratedDetector:
         `options`: the detector's constructor arguments. `model`: look at inputs through this classifier's `layer`.
         `checkpoint`: a file from which a killed training goes on.
         `codec`: look at inputs through the code of this detector, fitted on inputs of the same form.
+        `learned`: detector `name` as `learn` fitted it on this training split with these options, to be calibrated
+        alone.
         Raises `UsageError` for unknown names, options or rates, `DataError` for data that cannot be used.
         """
         device = device or torch.device("cpu")
-        detector = make(name, _told(name, source.spec, options or {})).to(device)
+        detector = make(name, told(name, source.spec, options or {})).to(device)
+        if learned is not None:
+            detector = _same(name, detector, learned).to(device)
         n_calibration = len(source.rows("calibration"))
         calibrate(
             np.arange(n_calibration), fpr
@@ -106,7 +112,8 @@ class CalibratedDetector:
             require_form(codec.spec, source.spec)
             features = codec.codes().to(device)
         seen = rows if features is None else FeatureRows(rows, features, device)
-        detector.fit(seen, progress=progress, checkpoint=checkpoint)
+        if learned is None:
+            detector.fit(seen, progress=progress, checkpoint=checkpoint)
         unfinished = cls(
             name, detector, Threshold(0.0, fpr, n_calibration), np.zeros(1), source.spec, len(rows), features, model
         )
@@ -345,15 +352,11 @@ def stored_model(artifact: Artifact, stored: Mapping[str, Any], given: LoadedMod
     return LoadedModel(network.eval(), stored["origin"], stored["sha256"], None, stored["rebuild"])
 
 
-def _told(name: str, spec: DataSpec, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`options`, and for a detector of pairs what the data says of itself: how many channels are the condition."""
-    channels = spec.columns.count("condition")
-    if not channels or not accepts(name, "condition_channels"):
-        return options
-    asked = options.get("condition_channels")
-    if asked not in (None, channels):
-        raise UsageError(
-            f"the first {channels} channels of {spec.name!r} are the condition, but condition_channels={asked} came: "
-            "leave it out"
-        )
-    return {**options, "condition_channels": channels}
+def _same(name: str, asked: Detector, learned: Detector) -> Detector:
+    """`learned`, if it is what is `asked` for. Raises `UsageError` if it is another detector or has other options."""
+    if not learns_alone(name):
+        raise UsageError(f"{name} learns together with its threshold: leave out learned")
+    known = {option: value for option, value in asked.config.items() if value is not None}  # others came from the data
+    if type(learned) is not type(asked) or not known.items() <= learned.config.items():
+        raise UsageError(f"what was learned is {type(learned).__name__} {learned.config}, but {name} {known} is asked")
+    return learned
