@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NAMES = ("adaptive", "adaptive-standard", "adaptive-strong")
 _BLOCK = 128  # inputs: what is lost when a run is killed
+_SCREENING = 0.2  # of the progress, where the classifier alone is attacked first
 _CHECKED = 40  # inputs of the masking checks
 _FORM = 5  # of a stored block: a run that another form left half done begins anew
 _SMALLEST = ["carlini-wagner"]  # asked for alone, it gives the whole curve of success against eps
@@ -216,11 +217,17 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
         raise DataError("an attack needs labelled inputs, and these have no labels")
     wrong, accepted, score, _ = verdicts(siege.guard, batch.x, batch.y, DRAWS if siege.guard.random else 1)
     began = time.perf_counter()
-    (first,) = (
-        alone(siege.guard.classifier, batch.x, batch.y, [siege.threat], seed=siege.seed) if siege.screen else [None]
-    )
+    first, ahead = None, 0.0
+    if siege.screen:
+
+        def told(share: float) -> None:
+            nonlocal ahead
+            progress((share * _SCREENING - ahead) * len(wrong))
+            ahead = share * _SCREENING
+
+        (first,) = alone(siege.guard.classifier, batch.x, batch.y, [siege.threat], seed=siege.seed, progress=told)
     spent = time.perf_counter() - began
-    found, evasion = _evaded(siege, batch.x, batch.y, first, progress)
+    found, evasion = _evaded(siege, batch.x, batch.y, first, lambda inputs: progress((1 - ahead) * inputs))
     forward, backward = evasion.forward, evasion.backward
     if first is not None and first.forward is not None and first.backward is not None:
         forward, backward = forward + first.forward, backward + first.backward

@@ -1,5 +1,6 @@
-"""What a suite may ask for, by name. A literal table: nothing is imported before it is used. Detectors, guards and attacks
-are made for those that need them.
+"""What a suite may ask for, by name. A literal table: nothing is imported before it is used.
+
+Detectors, guards and attacks are made for those that need them.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def alone(
 ) -> list[Alone]:
     """The same for each of `threats`, which are balls of one norm in one box, in any order. What holds in a ball holds
     in the smaller ones, and is not attacked there again. Where values have no bounds (a table's columns) Auto-Attack
-    cannot be run, and every input counts as one that it might fool.
+    cannot be run, and every input counts as one that it might fool. `progress` takes the share done, in [0, 1].
     """
     done = progress or (lambda share: None)
     if any(not math.isfinite(threat.high - threat.low) for threat in threats):
@@ -52,9 +52,17 @@ def alone(
     row, x_adv, nothing = torch.arange(len(x), device=x.device), x, torch.zeros_like(y)
     forward, backward = nothing, nothing
     found: dict[ThreatModel, Alone] = {}
-    for number, threat in enumerate(sorted(threats, key=lambda threat: -threat.eps)):
-        done(number / len(threats))
-        result = AutoAttack(threat=threat, seed=seed).run(classifier, x[row], y[row])
+    finished = 0.0
+    for number, threat in enumerate(sorted(threats, key=lambda threat: -threat.eps), start=1):
+
+        def told(inputs: float, of: int = max(1, len(row))) -> None:
+            nonlocal finished
+            finished += inputs / of / len(threats)
+            done(finished)
+
+        result = AutoAttack(threat=threat, seed=seed).run(classifier, x[row], y[row], told)
+        finished = number / len(threats)
+        done(finished)
         x_adv, fooled = threat.project(x_adv, x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         x_adv[row], fooled[row] = result.x_adv, result.success
         forward, backward = forward.index_add(0, row, result.forward), backward.index_add(0, row, result.backward)

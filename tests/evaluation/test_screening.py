@@ -66,3 +66,12 @@ def test_nothing_counts_as_held_where_values_have_no_bounds(generator: torch.Gen
     (one,) = alone(Sides(), x, y, [ThreatModel("linf", 0.001, -torch.inf, torch.inf)])
     assert one.fooled.all()
     assert torch.equal(one.x_adv, x)
+
+
+def test_it_tells_how_far_it_is_and_ends_at_the_whole(generator: torch.Generator) -> None:
+    x, y = images(30, generator)
+    told: list[float] = []
+    alone(Sides(), x, y, [ThreatModel("linf", size) for size in (0.03, 0.06)], progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len({round(share, 6) for share in told if 0 < share < 0.5}) > 3  # within the first size too
