@@ -10,12 +10,14 @@ such as distances and p-values, keeps its precision.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 _FRESH = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # nobody else has its output
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -42,7 +44,16 @@ class _PoolFirst(nn.Sequential):
         if not _low.get() or torch.is_autocast_enabled(device):  # a stack in a stack
             return self._run(input)
         with torch.autocast(device, torch.bfloat16):
+            if input.dtype is torch.float64:  # which autocast leaves alone
+                return self._in_single(input).to(input.dtype)
             return self._run(input).to(input.dtype)
+
+    def _in_single(self, input: Tensor) -> Tensor:
+        """What a stack of float64 makes of its input in float32."""
+        state = itertools.chain(self.named_parameters(), self.named_buffers())
+        single = {name: value.float() for name, value in state if value.dtype is torch.float64}
+        found: Tensor = functional_call(self, single, (input.float(),))
+        return found
 
     def _run(self, input: Tensor) -> Tensor:
         for module in _reordered(list(self)):

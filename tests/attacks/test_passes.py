@@ -309,6 +309,35 @@ def test_mixed_precision_takes_gradients_in_bfloat16_and_believes_no_success_the
         assert (model[0].weight.dtype, type(model)) == (torch.float32, nn.Sequential)
 
 
+class InDouble(nn.Module):
+    """A network that is worked out in float64."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.network(x.double())
+        return answer
+
+
+def test_mixed_precision_takes_gradients_of_float64_stacks_in_bfloat16_too(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "has_bfloat16", lambda _: True)
+    model, seeing, x, y = stack(False, generator)
+    norm = nn.BatchNorm1d(30).eval()  # buffers are float64 as well
+    whole = InDouble(nn.Sequential(norm, *model))
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    found = PGD(threat=LINF, steps=5, precision="mixed").run(whole, x, y, verify=False)
+    assert seeing.seen == {(True, torch.bfloat16), (False, torch.float64)}
+    assert not found.success.any()
+    assert (found.x_adv != x).any()
+    assert whole(x).dtype == torch.float64
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_mixed_precision_fools_whom_float32_fools(
     victim: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
