@@ -159,7 +159,7 @@ def attack_guard(
         with output.counting(f"{chosen} {threat.norm} eps {threat.eps:.4g}", len(rows), quiet) as progress:
             samples, names = _attacked(siege, source, rows, directory, progress)
         summary = _summary(siege, source.spec.name, samples, names)
-        summary["checks"] = _checked(siege, source, rows, quiet) if diagnose else []
+        summary["checks"] = _checked(siege, source, rows, samples, quiet) if diagnose else []
         if directory is not None:
             _write(directory, samples, summary, source)
     output.warn_skipped(source.skipped, quiet)
@@ -284,7 +284,9 @@ def _evaded(
     return found, replace(made, member=torch.where(made.lost & (made.member < 0), clean, made.member))
 
 
-def _checked(siege: _Siege, source: Source, rows: np.ndarray[Any, Any], quiet: bool) -> list[dict[str, Any]]:
+def _checked(
+    siege: _Siege, source: Source, rows: np.ndarray[Any, Any], samples: Arrays, quiet: bool
+) -> list[dict[str, Any]]:
     """Whether the figures can be believed: the masking checks, on a few of the inputs; none where all are wrong."""
     import numpy as np
     import torch
@@ -306,6 +308,8 @@ def _checked(siege: _Siege, source: Source, rows: np.ndarray[Any, Any], quiet: b
             batch.y,
             eot=siege.bundle.draws if siege.guard.random else 1,
             seed=siege.seed,
+            held=torch.isin(batch.index, torch.from_numpy(samples["index"][samples["held"]]).to(batch.index)),
+            precision=siege.precision,
             told=lambda name, share: stage(f"checking the result: {name}", share),
         )
     return [check.to_json() for check in checks]

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from robustgen.attacks.passes import evaluated
+from robustgen.attacks.passes import Precision, evaluated
 from robustgen.attacks.pgd import PGD
 from robustgen.attacks.square import Square
 from robustgen.errors import UsageError
@@ -50,17 +51,21 @@ def masking_checks(
     steps: int = 40,
     eot: int = 1,
     seed: int = 0,
+    held: Bool[Tensor, " n"] | None = None,
+    precision: Precision = "float32",
     told: Told = lambda name, share: None,
 ) -> list[Check]:
     """All checks of a calibrated guard on inputs `x` with labels `y`, of which those classified correctly are attacked
-    within `threat`, at most `_MOST`. `steps` of the attacks and `eot`, draws averaged: those of the run that is to be
-    believed.
+    within `threat`, at most `_MOST`. `steps` of the attacks, `eot`, draws averaged, and the `precision` of gradients
+    (see `Attack`): those of the run that is to be believed. `held`: what that run left out, because the classifier
+    holds it by itself (`robustgen.evaluation.screening`); within `threat` gradients are not sent after it here either,
+    random points and queries are.
 
     What a check cannot tell has `passed` None: everything about gradients for a guard that says it has none. The global
     random state is left as it was. Raises `UsageError` where no input is classified correctly.
     """
     with evaluated(guard), seeded(seed), fitting_threads(x.device, x[0].numel()):
-        probe = _Probe(guard, threat, x, y, steps, eot, seed)
+        probe = _Probe(guard, threat, x, y, steps, eot, seed, precision, held)
         checks: list[Callable[[], Check | list[Check]]] = [
             probe.score_checks,
             probe.larger_eps,
@@ -120,6 +125,8 @@ class _Probe:
     steps: int
     eot: int
     seed: int
+    precision: Precision
+    held: Tensor | None
     spans: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +136,7 @@ class _Probe:
             raise UsageError(f"none of the {len(self.x)} inputs is classified correctly: nothing can be attacked")
         chosen = right[torch.linspace(0, len(right) - 1, min(_MOST, len(right))).round().long()]
         self.x, self.y = self.x[chosen], self.y[chosen]
+        self.held = torch.zeros_like(self.y, dtype=torch.bool) if self.held is None else self.held[chosen]
         self.spans = self.threat.high - self.threat.low
         if not math.isfinite(self.spans):
             self.spans = float(self.x.max() - self.x.min())
@@ -151,11 +159,14 @@ class _Probe:
         """(n,) which inputs (of `rows` (n,) bool, None = all) an attacker who knows both loses within `threat`."""
         rows = torch.ones_like(self.y, dtype=torch.bool) if rows is None else rows
         found = torch.zeros_like(rows)
+        if self.held is not None and threat.norm == self.threat.norm and threat.eps <= self.threat.eps:
+            rows = rows & ~self.held
         if rows.any():
             spend = Bundle(
                 steps, ("random",), 1, targets, steps, 0, 0, 0, 0, self.eot, named=("reject-class",), object_steps=steps
             )
-            found[rows] = evade(self.guard, self.x[rows], self.y[rows], threat, bundle=spend, seed=self.seed).lost
+            means: dict[str, Any] = {"bundle": spend, "seed": self.seed, "precision": self.precision}
+            found[rows] = evade(self.guard, self.x[rows], self.y[rows], threat, **means).lost
         return found
 
     @cached_property

@@ -200,7 +200,18 @@ def evaluate(
         told("masking checks", 0.9)
         threat = ThreatModel("linf", plan.headline, source.spec.low, source.spec.high)
         eot = BUNDLES[plan.bundle].draws if guard.random else 1
-        checks = masking_checks(guard, threat, x[:_CHECKED], y[:_CHECKED], steps=plan.steps, eot=eot, seed=plan.seed)
+        first = (alone or {}).get(plan.headline)
+        checks = masking_checks(
+            guard,
+            threat,
+            x[:_CHECKED],
+            y[:_CHECKED],
+            steps=plan.steps,
+            eot=eot,
+            seed=plan.seed,
+            held=None if first is None else ~first.fooled[:_CHECKED],
+            precision=plan.precision,
+        )
         checks.append(knowledge_helps(clean, attacked, fpr))
         ranked = ("linf", plan.headline)
         known = _known(clean, [*attacked, *small.values()], source.spec.name, plan.headline / 2, bound)

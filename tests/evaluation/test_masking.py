@@ -14,10 +14,13 @@ from robustgen.data.load import load
 from robustgen.data.source import Batch, Source
 from robustgen.detectors.calibrated import CalibratedDetector
 from robustgen.errors import UsageError
+from robustgen.evaluation import masking
+from robustgen.evaluation.adaptive import Evasion
 from robustgen.evaluation.check import Check
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays
 from robustgen.evaluation.masking import knowledge_helps, masking_checks
 from robustgen.evaluation.score_checks import ScoreProbe
+from robustgen.evaluation.screening import alone
 from robustgen.guard import Guard
 from robustgen.models.load import LoadedModel
 from robustgen.threat import ThreatModel
@@ -124,6 +127,33 @@ def test_a_score_that_says_it_has_no_gradients_is_not_accused(model: LoadedModel
     guard = Guard(model, CalibratedDetector.fit("isolation-forest", digits, options={"trees": 10}))
     checks = masking_checks(guard, THREAT, batch.x[:8], batch.y[:8])
     assert {check.passed for check in checks if check.name in {"score-gradient", "full-box", "black-box"}} == {None}
+
+
+def test_what_the_classifier_holds_by_itself_changes_no_check_and_costs_nothing(
+    model: LoadedModel, pca: CalibratedDetector, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert batch.y is not None
+    threat = ThreatModel("linf", 0.1)
+    x, y = batch.x[:16], batch.y[:16]
+    right = model.network(x).argmax(1) == y
+    (first,) = alone(model.network, x, y, [threat])
+    attacked: list[tuple[float, int]] = []
+    evade = masking.evade
+
+    def seen(guard: Guard, rows: Tensor, label: Tensor, within: ThreatModel, **options: Any) -> Evasion:
+        attacked.append((within.eps, len(rows)))
+        assert options["precision"] == "mixed"
+        return evade(guard, rows, label, within, **options)
+
+    monkeypatch.setattr(masking, "evade", seen)
+    guard = Guard(model, pca)
+    whole = masking_checks(guard, threat, x, y, steps=10, precision="mixed")
+    most, attacked[:] = max(n for eps, n in attacked if eps <= 0.1), []
+    spared = masking_checks(guard, threat, x, y, steps=10, precision="mixed", held=~first.fooled)
+    assert {check.name: check.passed for check in spared} == {check.name: check.passed for check in whole}
+    assert most == int(right.sum())
+    assert max(n for eps, n in attacked if eps <= 0.1) == int((right & first.fooled).sum()) < most
+    assert max(n for eps, n in attacked if 0.1 < eps < 1) == most  # in a larger ball they may fall
 
 
 def test_inputs_that_are_all_misclassified_are_refused(
