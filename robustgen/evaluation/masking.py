@@ -169,6 +169,11 @@ class _Probe:
             found[rows] = evade(self.guard, self.x[rows], self.y[rows], threat, **means).lost
         return found
 
+    @property
+    def _spared(self) -> str:
+        left_out = 0 if self.held is None else int(self.held.sum())
+        return f" ({left_out} of them held by the classifier alone, and left out within eps)" if left_out else ""
+
     @cached_property
     def within_eps(self) -> Tensor:
         return self.lost(self.threat, self.steps)
@@ -194,8 +199,8 @@ class _Probe:
         return Check(
             "larger-eps",
             rising and hasty <= counts[1] + self._tolerance,
-            f"of {len(self.x)} inputs an attacker who knows the detector got {told}, and {hasty} in {few} steps, "
-            f"not {self.steps}",
+            f"of {len(self.x)} inputs{self._spared} an attacker who knows the detector got {told}, and {hasty} in "
+            f"{few} steps, not {self.steps}",
             "what is lost within a small ball is lost within a larger one too, and more steps lose no fewer, so that "
             "an attack that finds less is led astray: take smaller steps, or the score without the step that misleads",
         )
@@ -233,7 +238,7 @@ class _Probe:
         return Check(
             "enough-steps",
             len(counts) == 2 and enough,
-            f"of {len(lost)} inputs an attacker who knows the detector got {told}",
+            f"of {len(lost)} inputs{self._spared} an attacker who knows the detector got {told}",
             "the attack was still finding more when it ended, so that what is said to hold is overstated: take more "
             "steps",
         )

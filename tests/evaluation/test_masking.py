@@ -151,6 +151,8 @@ def test_what_the_classifier_holds_by_itself_changes_no_check_and_costs_nothing(
     most, attacked[:] = max(n for eps, n in attacked if eps <= 0.1), []
     spared = masking_checks(guard, threat, x, y, steps=10, precision="mixed", held=~first.fooled)
     assert {check.name: check.passed for check in spared} == {check.name: check.passed for check in whole}
+    told = {check.name: check.found for check in spared}["enough-steps"]
+    assert f"({int((right & ~first.fooled).sum())} of them held by the classifier alone" in told
     assert most == int(right.sum())
     assert max(n for eps, n in attacked if eps <= 0.1) == int((right & first.fooled).sum()) < most
     assert max(n for eps, n in attacked if 0.1 < eps < 1) == most  # in a larger ball they may fall
