@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from itertools import repeat
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from robustgen.data.rows import Rows
 
 _AT_ONCE = 2**25  # distances held at a time (128 MiB as float32)
+
+
+class _Moved(NamedTuple):
+    """A bank around its mean: (d,), (m, d), the squared lengths (m,) there, and the `state` of its tensor."""
+
+    centre: Tensor
+    rows: Tensor
+    squares: Tensor
+    state: tuple[int, int]
+
+
+_MOVED: Any = WeakTensorKeyDictionary()
+"""By bank, as long as that lives: for few inputs it takes longer to make than they take to be compared with it."""
+
+
+def _moved(bank: Tensor) -> _Moved:
+    passing = torch.compiler.is_compiling() or torch.compiler.is_exporting() or bank.is_inference()
+    state = (0, 0) if passing else (bank.data_ptr(), bank._version)
+    known: _Moved | None = None if passing else _MOVED.get(bank)
+    if known is None or known.state != state:
+        centre = bank.mean(0)
+        rows = bank - centre
+        known = _Moved(centre, rows, rows.square().sum(1), state)
+        if not passing:
+            _MOVED[bank] = known
+    return known
 
 
 def kept_rows(rows: Rows, most: int, seed: int) -> Float[Tensor, "m d"]:
@@ -39,9 +67,8 @@ def nearest(
     step = max(1, _AT_ONCE // len(bank))
     with torch.no_grad():
         # the expansion is cheap but loses digits: it proposes twice as many, and their own differences decide
-        centre = bank.mean(0)
-        moved, found = bank - centre, []
-        squares = moved.square().sum(1)
+        centre, moved, squares, _ = _moved(bank)
+        found = []
         # a program has no loop whose length depends on its input
         parts = (x,) if torch.compiler.is_exporting() else x.split(step)
         masks = repeat(None) if allowed is None else (allowed,) if len(parts) == 1 else allowed.split(step)
