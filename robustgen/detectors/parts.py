@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
 from robustgen.detectors.image_differences import dissimilarity, edges, gradient_dissimilarity, half, spread_over
+from robustgen.detectors.neighbours import nearest
 
 _MOST_CODES = 20_000  # that a nearest-neighbour part keeps
 
@@ -197,7 +198,7 @@ class NearestCodes(Part):
         self.bank = _codes(views, seed)
 
     def forward(self, view: View) -> Tensor:
-        return nearest(view.code, self.bank, self.neighbours)
+        return mean_distance(view.code, self.bank, self.neighbours)
 
 
 @final
@@ -220,7 +221,7 @@ class NearestEdges(Part):
         self.bank = _some((edges(view.x) for view in views()), seed)
 
     def forward(self, view: View) -> Tensor:
-        return nearest(edges(view.x), self.bank, self.neighbours)
+        return mean_distance(edges(view.x), self.bank, self.neighbours)
 
 
 @final
@@ -287,14 +288,10 @@ PARTS: dict[str, type[Part]] = {
 }
 
 
-def nearest(points: Tensor, bank: Tensor, neighbours: int) -> Tensor:
+def mean_distance(points: Tensor, bank: Tensor, neighbours: int) -> Tensor:
     """(n,) the mean distance of points (n, k) to their nearest rows of `bank` (m, k), differentiable in the points."""
-    bank = bank.to(points.dtype)
-    with torch.no_grad():  # which are nearest by the cheap expansion, their distances then without cancellation
-        expanded = bank.square().sum(1) - 2 * points @ bank.T
-        rows = expanded.topk(min(neighbours, len(bank)), dim=1, largest=False).indices
-    squares = (points[:, None] - bank[rows]).square().sum(2)
-    return (squares + 1e-12).sqrt().mean(1)
+    distances, _ = nearest(points, bank.to(points.dtype), neighbours)
+    return distances.mean(1)
 
 
 def _codes(views: Views, seed: int) -> Tensor:
