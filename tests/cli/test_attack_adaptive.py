@@ -83,9 +83,16 @@ def test_what_the_classifier_holds_alone_is_left_out_where_asked(run: Run, two: 
 
 
 def test_whether_it_can_be_believed_is_looked_at(run: Run, two: Path, tmp_path: Path) -> None:
-    ran = run("attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--out", "run/", *FEW[:-1])
+    ran = run(
+        "attack", "adaptive", "--guard", "g", "--data", two, "--eps", ".1", "--screen", "--out", "run/", *FEW[:-1]
+    )
     assert ran.code == 0
     found = json.loads((tmp_path / "run/results.json").read_text())
+    with np.load(tmp_path / "run/samples.npz") as samples:
+        left_out = int((samples["held"] & ~samples["clean_wrong"]).sum())  # all 12 inputs are checked
+    (steps,) = [check["found"] for check in found["checks"] if check["name"] == "enough-steps"]
+    assert left_out > 0
+    assert f"({left_out} of them held by the classifier alone" in steps
     assert {"larger-eps", "full-box", "enough-steps", "black-box", "detector-alone"} <= {
         check["name"] for check in found["checks"]
     }
