@@ -429,7 +429,9 @@ def test_the_checks_ask_an_attacker_who_leaves_the_background_alone() -> None:
     x, threat = torch.full((10, 1, 6, 6), 0.25), ThreatModel("linf", 0.1)
     x[:, :, 2:4, 2:4] = 0.47
     guard: Any = Flat()
-    probe = _Probe(guard, threat, x, torch.zeros(10, dtype=torch.int64), steps=20, eot=1, seed=0)
+    probe = _Probe(
+        guard, threat, x, torch.zeros(10, dtype=torch.int64), steps=20, eot=1, seed=0, precision="float32", held=None
+    )
     assert probe.within_eps.all()
 
 
