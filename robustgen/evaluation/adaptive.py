@@ -21,9 +21,10 @@ from robustgen.attacks.passes import Precision, evaluated
 from robustgen.calibration import Threshold
 from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
-from robustgen.evaluation.bundles import BUNDLES, Bundle, check_precision, chosen, effort, members
+from robustgen.evaluation.bundles import BUNDLES, BY_SCORES, Bundle, check_precision, chosen, effort, members
 from robustgen.evaluation.imitation import imitate, with_gradient_of
 from robustgen.evaluation.noise import constant_background
+from robustgen.evaluation.score_checks import misleads
 from robustgen.metrics import Estimate, proportion
 from robustgen.objectives import Rejection, Score, margin, ranked
 from robustgen.recall import recalled
@@ -187,17 +188,22 @@ def _evade(
         siege.take(name, torch.arange(len(x), device=x.device), points.to(x))
     skipped = torch.zeros_like(siege.lost) if held is None else held.to(x.device)
     done(0 if every else int((siege.lost | skipped).sum()))
-    for number, (name, attack) in enumerate(attacks.items(), start=1):
+    if_misled, count = only is None and not spend.score_queries, len(attacks)
+    for number, (name, attack) in enumerate(list(attacks.items()), start=1):
         row = (~skipped if every else ~(siege.lost | skipped)).nonzero()[:, 0]
+        if name == BY_SCORES and if_misled and not (len(row) and siege.misled(~skipped, score)):
+            del attacks[name]
+            done(len(row) / count)
+            continue
         began = time.perf_counter()
-        result = attack.run(guard.classifier, x[row], y[row], lambda n: done(n / len(attacks)), verify=False)
+        result = attack.run(guard.classifier, x[row], y[row], lambda n: done(n / count), verify=False)
         siege.forward[row] += result.forward
         siege.backward[row] += result.backward
         before = int(siege.lost.sum())
         siege.take(name, row, result.x_adv)
         siege.seconds[name] = time.perf_counter() - began
         if not every:
-            done((int(siege.lost.sum()) - before) * (1 - number / len(attacks)))
+            done((int(siege.lost.sum()) - before) * (1 - number / count))
     return siege.outcome({name: effort(attack) for name, attack in attacks.items()}, surrogate)
 
 
@@ -283,6 +289,17 @@ class _Siege:
         self.member[place] = -1 if name == "clean" else self.names.index(name)
         self.member[row[won & better]] = self.names.index(name)
         self.lost[row[won]] = True
+
+    def misled(self, row: Tensor, score: Score | None) -> bool:
+        """Whether attacks on the rows `row` (n,) bool that follow gradients were led astray: by those of a stand-in, or
+        by those of the guard's own score. What a random score seems to do a step away says nothing; attacks average its
+        draws.
+        """
+        if self.guard.random or not self.threat.eps:
+            return False
+        if score is not None or not self.guard.differentiable:
+            return True
+        return misleads(self.guard, self.threat, self.x[row], self.x_adv[row])
 
     def outcome(self, effort: dict[str, dict[str, int]], surrogate: bool) -> Evasion:
         return Evasion(

@@ -48,6 +48,9 @@ OBJECT = ("s-pgd", "lagrangian-0.5")
 change away, and no step along a gradient brings a background back that another has left.
 """
 
+BY_SCORES = "square-scores"
+"""Random search on the score itself."""
+
 FAMILIES = {
     "s-pgd": Entry("", "PGD with momentum on the label until it is wrong, from there on the score (Bryniarski 2021)"),
     "lagrangian": Entry("", "PGD with momentum on a weighted sum of both unit gradients, weights 0.5 and 2"),
@@ -74,7 +77,8 @@ class Bundle:
     `boundary_queries` of verdicts by HopSkipJump (Linf and L2), from inputs of other classes that are accepted.
     `draws`: of a random score, averaged at every step. `carlini_steps` for each of `carlini_searches` pairs of weights
     by Carlini and Wagner's attack (Linf and L2). `object_steps` for each of the ways of `OBJECT`, on images with a
-    constant background. `named`: the families that run only where they are asked for by name.
+    constant background. `misled_queries`: of scores too, but only where the score's gradients mislead
+    (`score_checks.misleads`) or it has none. `named`: the families that run only where they are asked for by name.
     """
 
     steps: int
@@ -93,6 +97,7 @@ class Bundle:
     named: tuple[str, ...] = ()
     far_targets: int = 0
     object_steps: int = 0
+    misled_queries: int = 0
 
 
 BUNDLES = {
@@ -111,6 +116,7 @@ BUNDLES = {
         named=("carlini-wagner", "reject-class"),
         far_targets=9,
         object_steps=100,
+        misled_queries=5000,
     ),
     "adaptive-strong": Bundle(
         1000,
@@ -242,10 +248,8 @@ def members(
         found["square-verdicts"] = Square(
             threat=threat, objective=VerdictOnly(verdict), queries=bundle.queries, drift=True, **settings
         )
-    if bundle.score_queries:
-        found["square-scores"] = Square(
-            threat=threat, objective=Evade(verdict), queries=bundle.score_queries, **settings
-        )
+    if asked := bundle.score_queries or bundle.misled_queries:
+        found[BY_SCORES] = Square(threat=threat, objective=Evade(verdict), queries=asked, **settings)
     if bundle.boundary_queries and pool is not None and threat.norm in HopSkipJump.norms:
         found["hop-skip-jump"] = HopSkipJump(
             threat=threat,
@@ -292,6 +296,6 @@ def longer(bundle: Bundle, factor: int) -> Bundle:
     """`bundle` with `factor` times the steps and queries."""
     scaled = (
         *("steps", "target_steps", "object_steps", "match_steps", "carlini_steps"),
-        *("queries", "score_queries", "boundary_queries"),
+        *("queries", "score_queries", "boundary_queries", "misled_queries"),
     )
     return replace(bundle, **{name: factor * getattr(bundle, name) for name in scaled})

@@ -27,7 +27,7 @@ from robustgen.evaluation.adaptive import evade, rejection_of
 from robustgen.evaluation.bundles import Bundle
 from robustgen.evaluation.check import Check
 from robustgen.evaluation.guarded import AttackedArrays, CleanArrays
-from robustgen.evaluation.score_checks import ScoreProbe
+from robustgen.evaluation.score_checks import ScoreProbe, step_of
 from robustgen.guard import Guard
 from robustgen.objectives import Evade, Model
 from robustgen.randomness import sample_keys, uniform
@@ -147,8 +147,8 @@ class _Probe:
 
     def score_checks(self) -> list[Check]:
         pushed = PGD(threat=self.threat, steps=20, mode="max-loss", seed=self.seed)(self.model, self.x, self.y)
-        step = 2.5 * self.threat.eps / self.steps
-        return ScoreProbe(self.guard, self.threat, self.x, pushed, min(step, 0.02 * self.spans), self.eot).checks()
+        step = step_of(self.threat, self.spans, self.steps)
+        return ScoreProbe(self.guard, self.threat, self.x, pushed, step, self.eot).checks()
 
     @property
     def model(self) -> Model:

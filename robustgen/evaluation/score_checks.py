@@ -23,6 +23,7 @@ from robustgen.randomness import sample_keys, uniform
 from robustgen.runtime import seeded
 from robustgen.threat import ThreatModel
 
+_MOST = 32  # inputs that are looked at where no more is asked than whether gradients lead
 _DIRECTIONS = 16
 _DRAWS = 10
 _AGREES = 0.9  # cosine between the slopes that gradients promise and those that are there
@@ -199,17 +200,28 @@ class ScoreProbe:
 
     def coarse_differences(self) -> Check:
         """Slopes over a step that an attack takes."""
-        cosine, share = self._agreement(self.guard.score, self.points, self.step)
-        middle = cosine.median().item()
+        middle, share = self.leads
         return Check(
             "led-by-gradient",
-            self._with_gradients(middle > _LED and share > 0.1),
+            self._with_gradients(self.led),
             f"over an attack's step of {self.step:.2g}, gradients and differences have a median cosine of {middle:.3f} "
             f"along {_DIRECTIONS} random directions, and a step along the gradient changes the score by {share:.2f} of "
             "what it promises",
             "the gradient says nothing of what the score does a step away (shattered gradients): average it over a "
             "neighbourhood, or follow the score without its finest part (BPDA)",
         )
+
+    @cached_property
+    def leads(self) -> tuple[float, float]:
+        """(median cosine of gradients and differences over a step, share of the promised change along the gradient)."""
+        cosine, share = self._agreement(self.guard.score, self.points, self.step)
+        return cosine.median().item(), share
+
+    @property
+    def led(self) -> bool:
+        """Does the gradient say what the score does a step away?"""
+        middle, share = self.leads
+        return middle > _LED and share > 0.1
 
     def _with_gradients(self, passed: bool) -> bool | None:
         return passed if self.guard.differentiable else None
@@ -247,6 +259,20 @@ class ScoreProbe:
         except (RuntimeError, TypeError):  # a step that knows float32 alone
             pass
         return self.guard.score, self.points, 1e-3 * (high - low)
+
+
+def step_of(threat: ThreatModel, span: float, steps: int = 40) -> float:
+    """How far an attack of so many steps goes in one, in input units; `span`: of the box."""
+    return min(2.5 * threat.eps / steps, 0.02 * span)
+
+
+def misleads(guard: Any, threat: ThreatModel, x: Tensor, x_adv: Tensor) -> bool:
+    """Whether the score's gradient says nothing of what the score does a step of an attack away, as the check
+    `led-by-gradient` asks, around `x` (n, *shape) and the points `x_adv` that attacks came to; of at most 32 inputs.
+    """
+    row = torch.linspace(0, len(x) - 1, min(_MOST, len(x)), device=x.device).round().long()
+    low, high = _ends(threat, x)
+    return not ScoreProbe(guard, threat, x[row], x_adv[row], step_of(threat, high - low)).led
 
 
 def _slopes(score: Callable[..., Tensor], x: Tensor, label: Tensor) -> Tensor:

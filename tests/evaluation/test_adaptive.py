@@ -435,6 +435,54 @@ def test_the_checks_ask_an_attacker_who_leaves_the_background_alone() -> None:
     assert probe.within_eps.all()
 
 
+def shattered(x: Tensor, label: Tensor) -> Tensor:
+    """`second` with a ripple, too low to matter and too steep to see anything else by the gradient."""
+    return second(x, label) + 0.004 * (4000 * x[:, 1]).sin()
+
+
+@pytest.mark.parametrize(
+    ("guard", "asks"),
+    [
+        (Toy(), False),
+        (Toy(shattered), True),
+        (Toy(lambda x, label: second(x.detach(), label) + 0 * x[:, 0]), True),
+        (Toy(lambda x, label: second(x.detach(), label), differentiable=False), True),
+        (Toy(random=True), False),
+        (Toy(shattered, random=True), False),
+    ],
+    ids=["smooth", "shattered", "detached", "without gradients", "random", "random and shattered"],
+)
+def test_scores_are_asked_where_gradients_mislead(guard: Toy, asks: bool, generator: torch.Generator) -> None:
+    x, y = near_the_border(60, generator)
+    few = replace(SHORT, steps=2, starts=("random",), target_steps=0, match_steps=0, queries=0, carlini_steps=0)
+    spend = replace(few, score_queries=0)
+    without = evade(guard, x, y, THREAT, bundle=spend)
+    assert 0 < int(without.lost.sum()) < len(x)
+    asked = evade(guard, x, y, THREAT, bundle=replace(spend, misled_queries=300))
+    whole = evade(guard, x, y, THREAT, bundle=replace(spend, score_queries=300))
+    assert ("square-scores" in asked.effort) == ("square-scores" in asked.tried) == asks
+    is_true(guard, asked, x, y)
+    if asks:
+        assert torch.equal(asked.lost, whole.lost)
+        assert asked.found["square-scores"].any()
+        assert not (asked.tried["square-scores"] & torch.stack(list(without.found.values())).any(0)).any()
+
+
+def test_scores_are_asked_by_name_and_never_within_nothing(generator: torch.Generator) -> None:
+    """A ball of size 0 has no step to look along."""
+    x, y = near_the_border(30, generator)
+    spend = replace(SHORT, score_queries=0, misled_queries=40)
+    assert "square-scores" in evade(Toy(), x, y, THREAT, bundle=spend, only=["square"]).effort
+    assert "square-scores" not in evade(Toy(shattered), x, y, ThreatModel("linf", 0.0), bundle=spend).effort
+
+
+def test_what_is_passed_over_is_told_as_done(generator: torch.Generator) -> None:
+    x, y = near_the_border(30, generator)
+    spend, told = replace(SHORT, score_queries=0, misled_queries=40), list[float]()
+    evade(Toy(), x, y, THREAT, bundle=spend, progress=told.append)
+    assert sum(told) == pytest.approx(len(x))
+
+
 def test_what_is_held_is_not_tried_and_changes_nothing_for_the_others(generator: torch.Generator) -> None:
     x, y = near_the_border(40, generator)
     held = torch.arange(len(x)) % 3 == 0
