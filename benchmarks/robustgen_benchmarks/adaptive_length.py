@@ -5,7 +5,7 @@ bundle, every member on every input, so that the whole can be set beside the bes
 bundle with ten times the steps and queries, on the inputs that still hold. The second figure counts what either found.
 Inputs that the guard accepts with a wrong label as they are do not occur, since all are classified rightly.
 
-    python -m robustgen_benchmarks.adaptive_length --victim victim/ --detector margin=margin/ --detector gat=gat/ \
+    python -m robustgen_benchmarks.adaptive_length --victim victim/ --detector margin=margin/ --guard both=guard/ \
         --n 100 --out adaptive_length.json
 
 A row that is in the file already is not measured again.
@@ -78,7 +78,8 @@ def measured(guard: Guard, x: Tensor, y: Tensor, pool: Tensor, eps: float, given
 
 
 def main() -> None:
-    parser = options(__doc__, n=100)
+    parser = options(__doc__, n=100, needed=False)
+    parser.add_argument("--guard", action="append", default=[], help="NAME=PLACE, made by robustgen guard")
     parser.add_argument("--bundle", default="adaptive-standard", choices=list(BUNDLES))
     parser.add_argument("--apart", default="", help="families tried beside the bundle, by commas: carlini-wagner")
     parser.add_argument("--eps", default="0.1")
@@ -86,25 +87,28 @@ def main() -> None:
     parser.add_argument("--longer-only", default="", help="its members, by commas, if not all: what one can afford")
     parser.add_argument("--factor", type=int, default=10, help="how many times as long it is")
     given = parser.parse_args()
+    if not given.detector and not given.guard:
+        parser.error("name a --detector or a --guard")
     torch.set_num_threads(1)
     source, victim = load(given.data), load_model(given.victim)
     network = victim.network
     x, y = right_ones(source, network, 2 * given.n, given.n)
     pool = source.read(source.spread("calibration", 2000)).x
     command = (
-        "python -m robustgen_benchmarks.adaptive_length --victim VICTIM --detector {name}={place} "
+        "python -m robustgen_benchmarks.adaptive_length --victim VICTIM --{kind} {name}={place} "
         f"--bundle {given.bundle} --eps {given.eps} --n {given.n} --long {given.long} --factor {given.factor} "
         f"--seed {given.seed}" + (f" --apart {given.apart}" if given.apart else "")
     ) + (f" --longer-only {given.longer_only}" if given.longer_only else "")
     file = ResultsFile(given.out, None, data_sha256=source.spec.sha256, victim_sha256=victim.sha256)
-    for name, place in places(given.detector).items():
-        detector = CalibratedDetector.load(place)
+    found = {"detector": places(given.detector), "guard": places(given.guard)}
+    for kind, name, place in ((kind, name, place) for kind, named in found.items() for name, place in named.items()):
+        guard = Guard.load(place) if kind == "guard" else Guard(network, CalibratedDetector.load(place))
         for eps in given.eps.split(","):
             key = f"{name} {given.bundle} {eps} {given.seed}"
             if key not in file.rows:
-                row = measured(Guard(network, detector), x, y, pool, float(eps), given)
-                row |= {"detector": detector.name, "bundle": asdict(BUNDLES[given.bundle]), "eps": float(eps)}
-                row["command"] = command.format(name=name, place=name.upper())
+                row = measured(guard, x, y, pool, float(eps), given)
+                row |= {"detector": guard.name, "bundle": asdict(BUNDLES[given.bundle]), "eps": float(eps)}
+                row["command"] = command.format(kind=kind, name=name, place=name.upper())
                 file.rows[key] = row
                 file.save()
             sys.stdout.write(f"{key}: {file.rows[key]}\n")

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustgen.attacks.ascend import Play, ascend
 from robustgen.attacks.base import Attack, Found, Progress, check_counts
 from robustgen.attacks.passes import Passes, Seen
-from robustgen.attacks.square_windows import Image, Schedule, as_image, bump, grid_of_bumps
+from robustgen.attacks.square_windows import FULL_LENGTH, Image, Schedule, as_image, bump, grid_of_bumps
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, Objective, margin
 from robustgen.randomness import derive, sample_keys, uniform
@@ -48,8 +48,7 @@ class Square(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(queries=self.queries, restarts=self.restarts)
-        if not 0 < self.p_init <= 1:
-            raise UsageError(f"p_init is a share of the image, above 0 and at most 1, but {self.p_init:g} came")
+        _check_share(self.p_init)
 
     def _run(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> Found:
         image, flat = as_image(x.shape[1:]), self.threat.norm == "linf"
@@ -69,11 +68,61 @@ class Square(Attack):
         )
 
 
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SquareOnward(Attack):
+    """Square that goes on from points which other attacks came to, and may take back what they changed.
+
+    `starts` (n, *shape): legal points, one for each row that is attacked; None = the rows themselves. Of the windows a
+    third, at random, take the clean values again, the others are those of `Square`; their sizes, from `p_init` of the
+    image down, are fitted to the number of `queries`. A score that bends within a step of what follows its gradient,
+    such as the code length of an image, comes down so where Square alone takes several times the queries or fails.
+    """
+
+    objective: Objective = field(default_factory=lambda: Misclassify(margin))
+    starts: Tensor | None = None
+    queries: int = 2500
+    p_init: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(queries=self.queries)
+        _check_share(self.p_init)
+
+    def _run(self, passes: Passes, x: Tensor, y: Tensor, progress: Progress, verify: bool) -> Found:
+        starts = x if self.starts is None else self.starts.to(x)
+        if starts.shape != x.shape:
+            raise UsageError(
+                f"one start is needed for each input, of its shape: inputs of {tuple(x.shape)} came, and starts of "
+                f"{tuple(starts.shape)}"
+            )
+        image, flat = as_image(x.shape[1:]), self.threat.norm == "linf"
+        schedule = Schedule(image, self.p_init, odd=not flat, device=x.device)
+        return ascend(
+            passes,
+            _Search(image, self.seed, _Undoing((_Flat if flat else _Bumps)(self.threat, schedule), self.queries)),
+            self.threat,
+            x,
+            y,
+            steps=self.queries,
+            look=passes.judge,
+            progress=progress,
+            verify=verify,
+            starts=starts,
+        )
+
+
+def _check_share(p_init: float) -> None:
+    if not 0 < p_init <= 1:
+        raise UsageError(f"p_init is a share of the image, above 0 and at most 1, but {p_init:g} came")
+
+
 class _Proposal(Protocol):
     """What is tried, given as planes (m, channels, height * width)."""
 
+    schedule: Schedule
     numbers: int
-    """Random numbers that one change needs."""
+    """Random numbers that one change needs; the first two say where its window lies."""
 
     def start(self, clean: Tensor, keys: Tensor) -> Tensor: ...
 
@@ -87,7 +136,7 @@ class _Search:
     image: Image
     seed: int
     proposal: _Proposal
-    drift: bool
+    drift: bool = False
 
     def begin(self, clean: Tensor, label: Tensor, restart: int) -> tuple[Tensor, dict[str, Tensor]]:
         keys = sample_keys(clean, self.seed)
@@ -201,6 +250,27 @@ class _Bumps:
         if len(over):
             legal[over] = self.threat.project(point[over], clean[over])
         return legal
+
+
+class _Undoing:
+    """Changes of another kind, a third of which give the window its clean values again, with sizes of windows fitted
+    to a number of queries.
+    """
+
+    def __init__(self, proposal: _Flat | _Bumps, queries: int) -> None:
+        self.proposal, self.schedule, self.queries = proposal, proposal.schedule, queries
+        self.numbers = proposal.numbers + 1
+
+    def start(self, clean: Tensor, keys: Tensor) -> Tensor:
+        return clean
+
+    def change(self, clean: Tensor, best: Tensor, step: Tensor, noise: Tensor) -> Tensor:
+        fitted = step * FULL_LENGTH // self.queries
+        made = self.proposal.change(clean, best, fitted, noise[:, :-1])
+        (window,) = self.schedule.windows(self.schedule.level(fitted), noise[:, :2])
+        place = window.place.expand(-1, best.shape[1], -1)
+        undone = best.scatter(2, place, clean.gather(2, place))
+        return torch.where(noise[:, -1:, None] < 1 / 3, undone, made)
 
 
 def _signs(noise: Tensor) -> Tensor:

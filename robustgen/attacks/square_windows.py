@@ -13,6 +13,9 @@ from torch import Tensor
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After each of these queries the share of the image that a window covers is halved."""
 
+FULL_LENGTH = 10_000
+"""Queries that these are meant for."""
+
 Image = tuple[int, int, int]
 """Channels, height, width."""
 

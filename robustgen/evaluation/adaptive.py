@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias, final
 
@@ -18,6 +18,7 @@ from robustgen.attacks.evading import EvadingPGD
 from robustgen.attacks.evading_carlini_wagner import EvadingCarliniWagner
 from robustgen.attacks.matching import Pool
 from robustgen.attacks.passes import Precision, evaluated
+from robustgen.attacks.square import SquareOnward
 from robustgen.calibration import Threshold
 from robustgen.detectors.features import Features
 from robustgen.errors import UsageError
@@ -195,6 +196,8 @@ def _evade(
             del attacks[name]
             done(len(row) / count)
             continue
+        if isinstance(attack, SquareOnward):
+            attack = replace(attack, starts=siege.x_adv[row])  # what it is was declared, not where
         began = time.perf_counter()
         result = attack.run(guard.classifier, x[row], y[row], lambda n: done(n / count), verify=False)
         siege.forward[row] += result.forward

@@ -15,7 +15,7 @@ from robustgen.attacks.evading_carlini_wagner import EvadingCarliniWagner
 from robustgen.attacks.hop_skip_jump import HopSkipJump
 from robustgen.attacks.matching import Matching, Pool
 from robustgen.attacks.minimal import MinimalMode
-from robustgen.attacks.square import Square
+from robustgen.attacks.square import Square, SquareOnward
 from robustgen.errors import UsageError
 from robustgen.objectives import Evade, Rejection, VerdictOnly
 from robustgen.registry import Entry, suggestion
@@ -49,7 +49,7 @@ change away, and no step along a gradient brings a background back that another 
 """
 
 BY_SCORES = "square-scores"
-"""Random search on the score itself."""
+"""Random search on the score itself, from what the members before it came to."""
 
 FAMILIES = {
     "s-pgd": Entry("", "PGD with momentum on the label until it is wrong, from there on the score (Bryniarski 2021)"),
@@ -60,7 +60,9 @@ FAMILIES = {
     "object": Entry("", "s-pgd and lagrangian-0.5 on the object alone, where images have a constant background"),
     "matching": Entry("", "towards the logits or features of accepted inputs of other classes (Tramer 2020)"),
     "carlini-wagner": Entry("", "Adam on weighted shortfalls of label and score, smallest change (Carlini 2017)"),
-    "square": Entry("", "random search with squares on verdicts, and on scores; no gradients (Andriushchenko 2020)"),
+    "square": Entry(
+        "", "random search with squares on verdicts; on scores from where others stopped (Andriushchenko 2020)"
+    ),
     "hop-skip-jump": Entry("", "a walk along the boundary of wrong and accepted, by verdicts alone (Chen 2020)"),
 }
 
@@ -249,7 +251,7 @@ def members(
             threat=threat, objective=VerdictOnly(verdict), queries=bundle.queries, drift=True, **settings
         )
     if asked := bundle.score_queries or bundle.misled_queries:
-        found[BY_SCORES] = Square(threat=threat, objective=Evade(verdict), queries=asked, **settings)
+        found[BY_SCORES] = SquareOnward(threat=threat, objective=Evade(verdict), queries=asked, **settings)
     if bundle.boundary_queries and pool is not None and threat.norm in HopSkipJump.norms:
         found["hop-skip-jump"] = HopSkipJump(
             threat=threat,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.square import Square
+from robustgen.attacks.square import Square, SquareOnward
 from robustgen.attacks.square_windows import HALVINGS, Schedule, as_image, bump, window_sizes
 from robustgen.errors import UsageError
 from robustgen.objectives import Misclassify, margin
@@ -197,3 +197,47 @@ def test_contract(shape: tuple[int, ...]) -> None:
 def test_impossible_configurations_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Square(threat=ThreatModel("l2", 1.0), **options)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 7), (9,)])
+def test_square_onward_keeps_the_promises_of_an_attack(shape: tuple[int, ...]) -> None:
+    check_attack(lambda threat: SquareOnward(threat=threat, queries=35), shape)
+
+
+class FirstAlone:
+    """A success only where the first pixel is brighter and all others are what they were, a grey of one half."""
+
+    def __call__(self, model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        wrong, changed = x.flatten(1)[:, 0] > 0.55, (x.flatten(1)[:, 1:] != 0.5).sum(1)
+        return wrong.float() - changed / 100, wrong & (changed == 0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_onward_goes_on_from_its_starts_and_takes_changes_back(norm: Norm) -> None:
+    """Square changes what it has changed once more, and never leaves a pixel alone again; L2 moves its bumps away."""
+    x = torch.full((8, 1, 6, 6), 0.5)
+    y, threat = torch.zeros(8, dtype=torch.int64), ThreatModel(norm, 0.1 if norm == "linf" else 0.6)
+    options: dict[str, Any] = {"threat": threat, "objective": FirstAlone(), "queries": 600}
+    onward = SquareOnward(**options, starts=x + 0.1).run(Watched(), x, y)
+    assert onward.success.all()
+    assert threat.allows(onward.x_adv, x).all()
+    if norm == "linf":
+        assert not Square(**options).run(Watched(), x, y).success.any()
+
+
+def test_square_onward_stops_at_a_start_that_succeeds(generator: torch.Generator) -> None:
+    model, x = small_cnn(), torch.rand(12, 1, 8, 8, generator=generator)
+    y = model.eval()(x).argmax(1)
+    strong = Square(threat=ThreatModel("linf", 0.3), queries=200).run(model, x, y)
+    onward = SquareOnward(threat=ThreatModel("linf", 0.3), queries=5, starts=strong.x_adv).run(model, x, y)
+    assert strong.success.any()
+    torch.testing.assert_close(onward.x_adv[strong.success], strong.x_adv[strong.success])
+    assert (onward.first_success[strong.success] == 0).all()
+
+
+def test_square_onward_asks_for_a_start_of_each_input() -> None:
+    attack = SquareOnward(threat=ThreatModel("linf", 0.1), starts=torch.zeros(2, 4))
+    with pytest.raises(UsageError, match="one start is needed for each input"):
+        attack.run(Watched(), torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(UsageError, match="p_init"):
+        SquareOnward(threat=ThreatModel("linf", 0.1), p_init=0.0)
