@@ -128,8 +128,9 @@ def evade(
 ) -> Evasion:
     """Try the attacks of `bundle` on each input, the later ones on those that still hold; with `every`, all on all.
 
-    `only`: names or families of attacks. `pool`: clean inputs for matching to choose from, and by which a constant
-    background is known, by default those attacked.
+    `only`: names or families of attacks; "square-scores" goes on from what those before it came to, and by itself
+    begins at the inputs. `pool`: clean inputs for matching to choose from, and by which a constant background is known,
+    by default those attacked.
     `known`: points (n, *shape) found before, by what found them, such as those in a smaller ball: their successes count
     too. `held`: inputs that no attack of the bundle is tried on, since the strongest on the classifier alone did not
     change their label (`screening.alone`; an estimate, no proof).

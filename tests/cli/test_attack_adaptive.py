@@ -52,7 +52,9 @@ def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
         assert (samples["score"][samples["lost"]] <= found["threshold"]).all()
         assert samples["forward"].sum() == found["forward_passes"] > 0
     assert sum(member["lost"] for member in found["members"]) == round(12 * lost)
-    assert [member["name"] for member in found["members"]] == ["s-pgd-random", "square-verdicts", "clean"]
+    assert [member["name"] for member in found["members"]] == [
+        "s-pgd-random", "square-verdicts", "square-scores", "clean",
+    ]  # fmt: skip
     assert found["curve"] == []  # the first success within eps is taken, so that the sizes tell nothing
     page = (tmp_path / "run/report.html").read_text()
     assert "s-pgd-random" in page
@@ -72,7 +74,7 @@ def test_what_the_classifier_holds_alone_is_left_out_where_asked(run: Run, two: 
         found["shares"]["attack success (wrong and accepted)"] == whole["shares"]["attack success (wrong and accepted)"]
     )
     assert [member["name"] for member in found["members"]] == [
-        "s-pgd-random", "square-verdicts", "clean", "auto-attack",
+        "s-pgd-random", "square-verdicts", "square-scores", "clean", "auto-attack",
     ]  # fmt: skip
     with np.load(tmp_path / "run/samples.npz") as samples:
         assert samples["held"].sum() == found["left_out"]
