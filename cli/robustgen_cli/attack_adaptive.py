@@ -207,6 +207,7 @@ def _attacked(
 def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Arrays:
     """The arrays of one block."""
     import numpy as np
+    import torch
 
     from robustgen.errors import DataError
     from robustgen.evaluation.adaptive import DRAWS, verdicts
@@ -232,6 +233,7 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
     if first is not None and first.forward is not None and first.backward is not None:
         forward, backward = forward + first.forward, backward + first.backward
     said = partial(predict, siege.guard.classifier, batch_size=siege.batch_size or _BLOCK)
+    never = torch.zeros_like(evasion.lost)
     tensors = {
         "index": batch.index,
         "y": batch.y,
@@ -245,6 +247,7 @@ def _block(siege: _Siege, batch: Batch, progress: Callable[[float], None]) -> Ar
         "score": evasion.score,
         "size": siege.threat.distance(evasion.x_adv, batch.x),
         "member": evasion.member,
+        "tried": torch.stack([evasion.tried.get(name, never) for name in evasion.members], 1),
         "forward": forward,
         "backward": backward,
         "x_adv": evasion.x_adv.float(),
@@ -345,7 +348,11 @@ def _summary(siege: _Siege, data: str, samples: Arrays, names: list[str]) -> dic
         "shares": {name: proportion(int(mask.sum()), n)._asdict() for name, mask in shares.items()},
         "quantise": _rounding(samples),
         "members": [
-            {"name": name, "lost": int((lost & (samples["member"] == number)).sum())}
+            {
+                "name": name,
+                "lost": int((lost & (samples["member"] == number)).sum()),
+                "tried": int(samples["tried"][:, number].sum()),
+            }
             for number, name in enumerate(names)
         ],
         "curve": evasions(siege.threat, lost, samples["size"]) if siege.smallest else [],
@@ -381,7 +388,10 @@ def _print(title: str, summary: dict[str, Any]) -> None:
         return name, f"{value:.2%}", f"{low:.2%} to {high:.2%}"
 
     shares = [row(name, share["value"], share["low"], share["high"]) for name, share in summary["shares"].items()]
-    found = [(f"found by {member['name']}", str(member["lost"]), "") for member in summary["members"]]
+    found = [
+        (f"found by {member['name']}", str(member["lost"]) if member["tried"] else "not tried", "")
+        for member in summary["members"]
+    ]
     median = summary["median_size"]
     sizes = [] if median is None else [(f"median {summary['norm']} of successes", f"{median:.4g}", "")]
     seconds = ("seconds", f"{summary['seconds']:.1f}", "")

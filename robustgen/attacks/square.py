@@ -76,7 +76,7 @@ class SquareOnward(Attack):
     `starts` (n, *shape): legal points, one for each row that is attacked; None = the rows themselves. Of the windows a
     third, at random, take the clean values again, the others are those of `Square`; their sizes, from `p_init` of the
     image down, are fitted to the number of `queries`. A score that bends within a step of what follows its gradient,
-    such as the code length of an image, comes down so where Square alone takes several times the queries or fails.
+    such as the code length of an image, comes down so for about twice as many inputs (benchmarks/README.md).
     """
 
     objective: Objective = field(default_factory=lambda: Misclassify(margin))

@@ -68,7 +68,8 @@ class Evasion:
     point, elsewhere the best attempt (a wrong label before a right one, then the lowest score). At `x_adv`: `score`,
     and `fooled` where the label is wrong. `member`: which of `members` found it, -1 where the best attempt is the clean
     input. `forward` and `backward`: passes through the classifier that the row has cost. `found` and `tried`: by
-    member, the rows that it found a success for, and those that it was tried on. `seconds` and `effort`: by member,
+    member, the rows that it found a success for, and those that it was tried on; a member that was passed over is in
+    neither. `seconds` and `effort`: by member,
     wall time, and what it may spend on one input. The member "clean" is the input as it is. `surrogate`: the gradients
     of the score are those of a network learnt from its answers, because it has none: a stronger attacker may exist.
     """
@@ -198,7 +199,7 @@ def _evade(
             done(len(row) / count)
             continue
         if isinstance(attack, SquareOnward):
-            attack = replace(attack, starts=siege.x_adv[row])  # what it is was declared, not where
+            attack = replace(attack, starts=siege.x_adv[row])  # the bundle knows how to search, not from where
         began = time.perf_counter()
         result = attack.run(guard.classifier, x[row], y[row], lambda n: done(n / count), verify=False)
         siege.forward[row] += result.forward
@@ -295,15 +296,16 @@ class _Siege:
         self.lost[row[won]] = True
 
     def misled(self, row: Tensor, score: Score | None) -> bool:
-        """Whether attacks on the rows `row` (n,) bool that follow gradients were led astray: by those of a stand-in, or
-        by those of the guard's own score. What a random score seems to do a step away says nothing; attacks average its
-        draws.
+        """Whether attacks on the rows `row` (n,) bool that follow gradients, those of `score` where it is given, were
+        led astray. A stand-in that was learnt from answers always counts as that. What a random score seems to do a
+        step away says nothing; attacks average its draws.
         """
         if self.guard.random or not self.threat.eps:
             return False
-        if score is not None or not self.guard.differentiable:
+        if score is None and not self.guard.differentiable:
             return True
-        return misleads(self.guard, self.threat, self.x[row], self.x_adv[row])
+        followed = self.guard.score if score is None else with_gradient_of(self.guard.score, score)
+        return misleads(self.guard, self.threat, self.x[row], self.x_adv[row], followed)
 
     def outcome(self, effort: dict[str, dict[str, int]], surrogate: bool) -> Evasion:
         return Evasion(

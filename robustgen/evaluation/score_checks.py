@@ -200,10 +200,10 @@ class ScoreProbe:
 
     def coarse_differences(self) -> Check:
         """Slopes over a step that an attack takes."""
-        middle, share = self.leads
+        middle, share = self.over_a_step(self.guard.score)
         return Check(
             "led-by-gradient",
-            self._with_gradients(self.led),
+            self._with_gradients(_led(middle, share)),
             f"over an attack's step of {self.step:.2g}, gradients and differences have a median cosine of {middle:.3f} "
             f"along {_DIRECTIONS} random directions, and a step along the gradient changes the score by {share:.2f} of "
             "what it promises",
@@ -211,17 +211,10 @@ class ScoreProbe:
             "neighbourhood, or follow the score without its finest part (BPDA)",
         )
 
-    @cached_property
-    def leads(self) -> tuple[float, float]:
+    def over_a_step(self, score: Callable[..., Tensor]) -> tuple[float, float]:
         """(median cosine of gradients and differences over a step, share of the promised change along the gradient)."""
-        cosine, share = self._agreement(self.guard.score, self.points, self.step)
+        cosine, share = self._agreement(score, self.points, self.step)
         return cosine.median().item(), share
-
-    @property
-    def led(self) -> bool:
-        """Does the gradient say what the score does a step away?"""
-        middle, share = self.leads
-        return middle > _LED and share > 0.1
 
     def _with_gradients(self, passed: bool) -> bool | None:
         return passed if self.guard.differentiable else None
@@ -266,13 +259,19 @@ def step_of(threat: ThreatModel, span: float, steps: int = 40) -> float:
     return min(2.5 * threat.eps / steps, 0.02 * span)
 
 
-def misleads(guard: Any, threat: ThreatModel, x: Tensor, x_adv: Tensor) -> bool:
-    """Whether the score's gradient says nothing of what the score does a step of an attack away, as the check
-    `led-by-gradient` asks, around `x` (n, *shape) and the points `x_adv` that attacks came to; of at most 32 inputs.
+def misleads(guard: Any, threat: ThreatModel, x: Tensor, x_adv: Tensor, score: Callable[..., Tensor]) -> bool:
+    """Whether the gradient of `score` says nothing of what its value does a step of an attack away, as the check
+    `led-by-gradient` asks, around `x` (n, *shape) and the points `x_adv` that attacks on `guard` came to; of at most 32
+    inputs.
     """
     row = torch.linspace(0, len(x) - 1, min(_MOST, len(x)), device=x.device).round().long()
     low, high = _ends(threat, x)
-    return not ScoreProbe(guard, threat, x[row], x_adv[row], step_of(threat, high - low)).led
+    probe = ScoreProbe(guard, threat, x[row], x_adv[row], step_of(threat, high - low))
+    return not _led(*probe.over_a_step(score))
+
+
+def _led(cosine: float, share: float) -> bool:
+    return cosine > _LED and share > 0.1
 
 
 def _slopes(score: Callable[..., Tensor], x: Tensor, label: Tensor) -> Tensor:

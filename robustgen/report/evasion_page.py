@@ -73,7 +73,7 @@ def evasion_page(
     )
     members = Table(
         ("attack", "inputs that it got through"),
-        [(member["name"], str(member["lost"])) for member in summary["members"]],
+        [(member["name"], str(member["lost"]) if member["tried"] else "not tried") for member in summary["members"]],
         caption="Which attack found them",
         note="The attacks run one after the other, each on the inputs that still hold: a later one with none may be no "
         "weaker. “clean” is the input as it is.",

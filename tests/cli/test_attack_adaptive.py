@@ -55,6 +55,8 @@ def test_result_and_files(run: Run, two: Path, tmp_path: Path) -> None:
     assert [member["name"] for member in found["members"]] == [
         "s-pgd-random", "square-verdicts", "square-scores", "clean",
     ]  # fmt: skip
+    assert all(0 <= member["lost"] <= member["tried"] <= 12 for member in found["members"])
+    assert found["members"][0]["tried"] >= found["members"][1]["tried"] > 0
     assert found["curve"] == []  # the first success within eps is taken, so that the sizes tell nothing
     page = (tmp_path / "run/report.html").read_text()
     assert "s-pgd-random" in page

@@ -469,6 +469,16 @@ def test_scores_are_asked_where_gradients_mislead(guard: Toy, asks: bool, genera
         assert not (asked.tried["square-scores"] & torch.stack(list(without.found.values())).any(0)).any()
 
 
+def test_scores_are_asked_by_what_is_followed(generator: torch.Generator) -> None:
+    """Gradients that were given in place of the guard's own may lead where its own do not, and the other way round."""
+    x, y = near_the_border(40, generator)
+    spend = replace(SHORT, steps=2, starts=("random",), target_steps=0, match_steps=0, carlini_steps=0, score_queries=0)
+    few = replace(spend, queries=0, misled_queries=40)
+    for rule, score, asks in ((shattered, second, False), (second, lambda x, label: -second(x, label), True)):
+        found = evade(Toy(rule), x, y, THREAT, bundle=few, score=score)
+        assert ("square-scores" in found.effort) == asks
+
+
 def test_scores_are_asked_by_name_and_never_within_nothing(generator: torch.Generator) -> None:
     """A ball of size 0 has no step to look along."""
     x, y = near_the_border(30, generator)
