@@ -23,7 +23,10 @@ def summary(**changed: Any) -> dict[str, Any]:
     return {
         "attack": "adaptive-standard", "guard": "pca <b>", "data": "digits", "norm": "linf", "eps": 0.2, "fpr": 0.05,
         "surrogate": False, "n": 100, "shares": {"attack success (wrong and accepted)": SHARE},
-        "members": [{"name": "carlini-wagner", "lost": 39, "tried": 40}, {"name": "clean", "lost": 1, "tried": 40}], "curve": CURVE,
+        "members": [
+            {"name": "carlini-wagner", "lost": 39, "tried": 40}, {"name": "clean", "lost": 1, "tried": 40},
+        ],
+        "curve": CURVE,
         "forward_passes": 900, "backward_passes": 800, "seconds": 2.0,
     } | changed  # fmt: skip
 
