@@ -81,8 +81,8 @@ def test_what_the_classifier_holds_alone_is_left_out_where_asked(run: Run, two: 
     with np.load(tmp_path / "run/samples.npz") as samples:
         assert samples["held"].sum() == found["left_out"]
         assert not (samples["held"] & samples["fooled"]).any()
-        assert (samples["forward"][samples["held"]] > 5000).all()  # Auto-Attack's queries alone
-        assert samples["forward"].sum() == found["forward_passes"] > whole["forward_passes"]
+        assert (samples["forward"][samples["held"]] > 200).all()  # two members of Auto-Attack, 100 steps each
+        assert samples["forward"].sum() == found["forward_passes"]
     assert f"{found['left_out']} of them, whose label Auto-Attack" in (tmp_path / "run/report.html").read_text()
 
 

@@ -118,7 +118,7 @@ def test_attacks_see_that_they_are_led_nowhere(
     fault: Fault, model: LoadedModel, pca: CalibratedDetector, digits: Source, batch: Batch
 ) -> None:
     assert batch.y is not None
-    checks = masking_checks(Guard(model, planted(pca, fault, digits)), THREAT, batch.x[:12], batch.y[:12], steps=20)
+    checks = masking_checks(Guard(model, planted(pca, fault, digits)), THREAT, batch.x[:6], batch.y[:6], steps=20)
     assert failed(checks) >= {"full-box", "detector-alone"}
 
 
