@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--n-adaptive", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("float32", "mixed"), default="float32", help="of the attacks' searches")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -40,11 +41,12 @@ def main() -> None:
     members = {member.name: Guard(whole.loaded, member) for member in whole.members}
     x, y, _ = inputs(source, given.n, given.seed)
     sizes, knowing = (tuple(float(size) for size in text.split(",")) for text in (given.eps, given.adaptive))
-    plan = Plan(sizes, headline=max(knowing), adaptive=knowing, seed=given.seed)
+    plan = Plan(sizes, headline=max(knowing), adaptive=knowing, seed=given.seed, precision=given.precision)
     file = ResultsFile(
         given.out,
         f"python -m robustgen_benchmarks.guards --guard GUARD --data {given.data} --only {given.only} --eps "
-        f"{given.eps} --adaptive {given.adaptive} --n {given.n} --n-adaptive {given.n_adaptive} --seed {given.seed}",
+        f"{given.eps} --adaptive {given.adaptive} --n {given.n} --n-adaptive {given.n_adaptive} --seed {given.seed} "
+        f"--precision {given.precision}",
         guard=whole.summary(),
         data_sha256=source.spec.sha256,
     )
