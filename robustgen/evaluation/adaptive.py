@@ -69,9 +69,9 @@ class Evasion:
     and `fooled` where the label is wrong. `member`: which of `members` found it, -1 where the best attempt is the clean
     input. `forward` and `backward`: passes through the classifier that the row has cost. `found` and `tried`: by
     member, the rows that it found a success for, and those that it was tried on; a member that was passed over is in
-    neither. `seconds` and `effort`: by member,
-    wall time, and what it may spend on one input. The member "clean" is the input as it is. `surrogate`: the gradients
-    of the score are those of a network learnt from its answers, because it has none: a stronger attacker may exist.
+    neither. `seconds` and `effort`: by member, wall time, and what it may spend on one input. The member "clean" is the
+    input as it is. `surrogate`: the gradients of the score are those of a network learnt from its answers, because it
+    has none: a stronger attacker may exist.
     """
 
     lost: Bool[Tensor, " n"]
