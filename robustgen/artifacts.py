@@ -282,7 +282,7 @@ def read_artifact(path: Path, kind: str | None = None) -> Artifact:
 
     if not is_artifact(path):
         what = "there is nothing there" if not path.exists() else f"it holds no {MANIFEST}"
-        hint = "give a directory made by 'robustgen train' or 'robustgen fit'"
+        hint = "give a directory made by 'robustgen train', 'robustgen fit' or 'robustgen guard'"
         raise ArtifactError(f"{path} is not a robustgen artifact: {what}; {hint}")
     damaged = "it is damaged or was changed after it was written; make it again or restore it from a copy"
     try:
